@@ -1,0 +1,43 @@
+from collections.abc import Buffer
+from typing import Any, final
+
+__test__: dict[str, Any]
+
+@final
+class Hub:
+    def __init__(
+        self,
+        *,
+        listeners: list[list[int]],
+        max_connections: int | None,
+        max_message: int,
+        max_queue: int,
+        max_backlog: int,
+        max_head: int,
+        handshake_timeout: int,
+        ping_interval: int,
+        ping_timeout: int,
+        close_timeout: int,
+        timeout: bytes,
+        too_large: bytes,
+        full: bytes,
+        shared_table: bool = False,
+    ) -> None: ...
+    def start(self) -> None: ...
+    def stop(self, timeout: int) -> None: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def event_fd(self) -> int: ...
+    @property
+    def shards(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def private_tables(self) -> bool: ...
+    def requests(self) -> list[tuple[int, bytes]]: ...
+    def answer(self, client: int, response: bytes, channel: str | None) -> None: ...
+    def publish(self, channel: str, data: str | Buffer) -> None: ...
+    def stats(self) -> dict[str, Any]: ...

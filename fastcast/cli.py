@@ -1,0 +1,178 @@
+"""The command line: turns arguments into a :class:`~fastcast.config.Config`, and outcomes into exit codes.
+
+Exit codes: what the server returns (0 after a graceful stop), 2 for wrong usage or configuration, 3 if the
+server cannot start, 130 if it is interrupted before it has. A mistake of the user is one line on stderr, and
+never a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from fastcast import __version__
+from fastcast.config import OPTIONS, Config, Option, Switch
+from fastcast.errors import ConfigError, StartError
+
+if TYPE_CHECKING:
+    from fastcast.server import Server
+
+EXIT_USAGE: Final = 2
+EXIT_START: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+_log = logging.getLogger("fastcast")
+
+
+class _Program(click.Group):
+    """A group whose errors are one line each; click's own usage errors take three."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(args, prog_name, complete_var, standalone_mode=False, **extra))
+        except click.UsageError as error:
+            hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+            _fail(error.format_message() + hint, EXIT_USAGE)
+        except ConfigError as error:
+            _fail(str(error), EXIT_USAGE)
+        except StartError as error:
+            _fail(str(error), EXIT_START)
+        except click.Abort:
+            sys.exit(EXIT_INTERRUPTED)
+
+
+class _Command(click.Command):
+    """A command whose help shows the options under the headings that the configuration gives them."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings = {option.name: option.group for option in OPTIONS}
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                sections.setdefault(headings.get(param.name or "", "Other"), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+@click.group(
+    cls=_Program,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="fastcast %(version)s")
+def main() -> None:
+    """Broadcast over WebSocket."""
+
+
+def _parameter(option: Option) -> click.Option:
+    """The flag of ``option``. Its value stays text, so that one place checks the values of every source."""
+    shown = option.kind.show(option.default)
+    text = f"{option.help}  [default: {shown}]" if shown else option.help
+    if isinstance(option.kind, Switch):
+        negative = option.flag.replace("--", "--no-", 1)
+        return click.Option([f"{option.flag}/{negative}"], default=None, help=text)
+    return click.Option(
+        [option.flag],
+        type=str,
+        multiple=isinstance(option.default, tuple),
+        metavar=option.kind.metavar,
+        help=text,
+    )
+
+
+def _serve(config: Path | None, **flags: object) -> int:
+    """Relay every message that a client sends to all clients of the same channel, the sender included.
+
+    The channel is the path of the client's URL: whoever connects to ws://127.0.0.1:8000/rooms/7 is on the
+    channel /rooms/7. Browsers find a chat page at http://127.0.0.1:8000/, and the channel after its #.
+
+    When the server listens, it prints one line on stdout; it logs to stderr. SIGTERM and SIGINT stop it
+    gracefully.
+
+    SIZE is in bytes, or has a unit: 65536, 64KiB, 1.5MiB (powers of 1024), 2GB (powers of 1000). TIME is in
+    seconds, or has a unit: 20, 500ms, 1.5m, 1h.
+
+    An option can be given as a flag, as a variable or in a TOML file, in this order of precedence:
+    --max-queue 4MiB is FASTCAST_MAX_QUEUE=4MiB, or max_queue = "4MiB" in the file. Options that may be
+    repeated are separated by commas in a variable, and a list in the file.
+    """
+    settings = Config.load(flags, os.environ, config)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    _raise_descriptor_limit()
+    # Late, because --help and a mistyped option need neither asyncio nor the extension.
+    from fastcast import server
+
+    return server.run(settings, ready=_announce)
+
+
+main.add_command(
+    _Command(
+        "serve",
+        callback=_serve,
+        params=[
+            *map(_parameter, OPTIONS),
+            click.Option(
+                ["--config"],
+                type=click.Path(path_type=Path),
+                envvar="FASTCAST_CONFIG",
+                metavar="FILE",
+                help="TOML file with options; also FASTCAST_CONFIG.",
+            ),
+        ],
+        help=_serve.__doc__,
+        short_help="Relay messages between the clients of a channel.",
+        epilog="""
+        \b
+        Examples:
+          fastcast serve --port 9000
+          fastcast serve --host :: --origin https://example.org --max-message 64KiB
+
+        Exit status: 0 after a graceful stop, 2 for wrong usage or configuration, 3 if the server cannot
+        start.
+        """,
+    )
+)
+
+
+def _announce(server: Server) -> None:
+    # click.echo flushes: whoever waits for this line reads it from a pipe.
+    click.echo(server.describe())
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all the file descriptors that the administrator allows: each client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # The kernel refuses a limit above fs.nr_open, which may have been lowered since; not fatal.
+        _log.warning("the file descriptor limit stays at %d of %d: %s", soft, hard, error)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    # click breaks some messages, and a file name may contain anything.
+    click.echo(f"fastcast: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)

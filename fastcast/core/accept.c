@@ -1,0 +1,151 @@
+/* Accepting.
+ *
+ * Every shard has listeners of its own (SO_REUSEPORT), so that the kernel spreads the clients and no thread wakes
+ * for another's. The kernel spreads blindly: a shard that is full passes the socket on to the one with the most room,
+ * over a socket pair, since fd numbers mean nothing in another's table. Where nobody has room the client is told so
+ * with a 503, as long as there's an fd to do it with. An error that only time can cure (no fds, no
+ * memory) stops accepting for a tick: the backlog waits, nothing spins.
+ */
+#include "accept.h"
+
+#include "conn.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SLICE 64
+
+bool fc_accept_possible(const struct fc_shard *shard)
+{
+    return shard->accept_pending && shard->now >= shard->accept_after &&
+           atomic_load_explicit(&shard->counters.asked, memory_order_relaxed) < FC_ASKED_MAX;
+}
+
+static int pass_on(const struct fc_shard *shard, int to, int fd)
+{
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {0};
+    char byte = 0;
+    struct iovec vector = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    ssize_t n;
+    do
+        n = sendmsg(shard->exchange->doors[to], &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : 0;
+}
+
+/* One that no shard has room for. */
+static void refuse(struct fc_shard *shard, int fd)
+{
+    if (shard->clients.count < shard->capacity + FC_SPARE_FDS / 2) {
+        fc_conn_start(shard, fd, true);
+        return;
+    }
+    fc_count(&shard->counters.full, 1);
+    close(fd);
+}
+
+static void admit(struct fc_shard *shard, int fd, bool may_pass_on)
+{
+    struct fc_exchange *exchange = shard->exchange;
+
+    if (shard->clients.count >= shard->capacity) {
+        int to = may_pass_on ? fc_exchange_vacancy(exchange) : -1;
+        if (to >= 0 && to != (int)shard->index && pass_on(shard, to, fd) == 0) {
+            fc_count(&shard->counters.handed_over, 1);
+            close(fd);
+            return;
+        }
+        refuse(shard, fd);
+        return;
+    }
+    /* Relaxed: a limit of numbers, which orders nothing. */
+    unsigned before = atomic_fetch_add_explicit(&exchange->connections, 1, memory_order_relaxed);
+    if (before >= exchange->options.max_connections) {
+        atomic_fetch_sub_explicit(&exchange->connections, 1, memory_order_relaxed);
+        refuse(shard, fd);
+        return;
+    }
+    fc_conn_start(shard, fd, false);
+}
+
+/* Takes up to `budget` clients from one listener; true when it has no more. */
+static bool drain(struct fc_shard *shard, int listener, unsigned *budget)
+{
+    while (*budget > 0) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            (*budget)--;
+            admit(shard, fd, true);
+            continue;
+        }
+        switch (errno) {
+        case EAGAIN:
+            return true;
+        case EMFILE:
+        case ENFILE:
+        case ENOBUFS:
+        case ENOMEM:
+            fc_count(&shard->counters.accept_errors, 1);
+            shard->accept_after = shard->now + FC_TICK_MS;
+            return false;
+        case EBADF:
+        case EINVAL:
+        case ENOTSOCK:
+            return true;
+        default:
+            (*budget)--; /* this one connection has failed already (accept(2)), or a signal came: the next */
+        }
+    }
+    return false;
+}
+
+void fc_accept_some(struct fc_shard *shard)
+{
+    unsigned budget = SLICE;
+    bool all = true;
+
+    for (unsigned i = 0; i < shard->exchange->options.listeners_each; i++)
+        all = drain(shard, shard->listeners[i], &budget) && all;
+    shard->accept_pending = !all;
+}
+
+void fc_accept_handed(struct fc_shard *shard)
+{
+    for (unsigned budget = SLICE; budget > 0; budget--) {
+        union {
+            char space[CMSG_SPACE(sizeof(int))];
+            struct cmsghdr aligned;
+        } control;
+        char byte;
+        struct iovec vector = {.iov_base = &byte, .iov_len = 1};
+        struct msghdr message = {
+            .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+        ssize_t n = recvmsg(shard->door, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            shard->door_pending = false;
+            return;
+        }
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        if (header && header->cmsg_type == SCM_RIGHTS) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(header), sizeof fd);
+            admit(shard, fd, false);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+/* The life of one client: HEAD → ASKED → OPEN → LEAVING or CLOSING → ENDING → LINGER, see client.h.
+ *
+ * Here are the steps between the states; read.c and write.c do what a state calls for. Whoever drops a client
+ * counts what it had been sent and not got as gone, so that the counters add up. Owned by the shard's thread.
+ */
+#include "conn.h"
+
+#include "fanout.h"
+#include "head.h"
+#include "read.h"
+#include "write.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void publish_vacancy(const struct fc_shard *shard)
+{
+    /* Relaxed: a hint for others, see fc_exchange_vacancy. */
+    atomic_store_explicit(&shard->exchange->vacant[shard->index],
+                          (int)shard->capacity - (int)shard->clients.count, memory_order_relaxed);
+}
+
+void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
+{
+    uint32_t slot;
+    struct fc_client *client = fc_clients_take(&shard->clients, &slot);
+
+    if (!client) {
+        if (!refused)
+            atomic_fetch_sub_explicit(&shard->exchange->connections, 1, memory_order_relaxed);
+        fc_count(&shard->counters.full, 1);
+        close(fd);
+        return;
+    }
+    client->fd = fd;
+    client->state = FC_CLIENT_HEAD;
+    client->flags = refused ? FC_CLIENT_REFUSED : 0;
+    client->active = shard->tick;
+    publish_vacancy(shard);
+    fc_count(&shard->counters.accepted, 1);
+    fc_count(&shard->counters.connections, 1);
+    if (fc_io_watch(shard->io, fd, fc_shard_id(shard, client, slot)))
+        fc_conn_drop(shard, slot);
+}
+
+void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    if (what & FC_IO_READABLE)
+        client->flags |= FC_CLIENT_UNREAD;
+    if (what & FC_IO_HANGUP)
+        client->flags |= FC_CLIENT_HUP;
+    if (what & FC_IO_READABLE && fc_read_wanted(client)) {
+        uint64_t id = fc_shard_id(shard, client, slot);
+        fc_read_later(shard, client, slot);
+        if (fc_clients_find(&shard->clients, id) != client)
+            return;
+    }
+    if (client->queue)
+        fc_write_queued(shard, slot);
+}
+
+static void free_head(struct fc_client *client)
+{
+    free(client->head);
+    client->head = NULL;
+}
+
+void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    switch (client->state) {
+    case FC_CLIENT_ASKED:
+        fc_discount(&shard->counters.asked, 1);
+        free_head(client);
+        break;
+    case FC_CLIENT_HEAD:
+        free_head(client);
+        break;
+    case FC_CLIENT_OPEN:
+    case FC_CLIENT_LEAVING:
+        fc_discount(&shard->counters.clients, 1);
+        fc_fanout_leave(shard, slot);
+        fc_read_forget(client);
+        break;
+    default:
+        fc_read_forget(client);
+    }
+    fc_write_forget(shard, client);
+    fc_io_unwatch(shard->io, client->fd);
+    close(client->fd);
+    if (!(client->flags & FC_CLIENT_REFUSED))
+        atomic_fetch_sub_explicit(&shard->exchange->connections, 1, memory_order_relaxed);
+    fc_clients_give(&shard->clients, slot);
+    publish_vacancy(shard);
+    fc_discount(&shard->counters.connections, 1);
+    fc_count(&shard->counters.closed, 1);
+    shard->accept_after = 0;
+}
+
+void fc_conn_abort(struct fc_shard *shard, uint32_t slot)
+{
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+
+    /* If this fails the kernel merely keeps trying to deliver for a while. */
+    (void)setsockopt(fc_shard_client(shard, slot)->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    fc_conn_drop(shard, slot);
+}
+
+void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel, struct fc_message *response)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_head *rest = client->head;
+    uint64_t id = fc_shard_id(shard, client, slot);
+
+    client->head = NULL;
+    client->active = shard->tick;
+    fc_discount(&shard->counters.asked, 1);
+    if (!channel) {
+        fc_count(&shard->counters.refused, 1);
+        client->state = FC_CLIENT_ENDING;
+        fc_write_own(shard, slot, response);
+        free(rest);
+        return;
+    }
+    client->state = FC_CLIENT_HEAD; /* no member yet, should the joining fail */
+    if (fc_fanout_join(shard, slot, channel)) {
+        fc_message_unref(response);
+        fc_conn_respond(shard, slot, shard->exchange->options.full);
+        free(rest);
+        return;
+    }
+    client->state = FC_CLIENT_OPEN;
+    fc_count(&shard->counters.opened, 1);
+    fc_count(&shard->counters.clients, 1);
+    fc_write_own(shard, slot, response);
+    if (fc_clients_find(&shard->clients, id) == client && rest)
+        fc_read_frames(shard, slot, rest->bytes, rest->length);
+    free(rest);
+    if (fc_clients_find(&shard->clients, id) == client && client->flags & FC_CLIENT_UNREAD)
+        fc_read_later(shard, client, slot);
+}
+
+void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span response)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    if (client->state == FC_CLIENT_ASKED)
+        fc_discount(&shard->counters.asked, 1);
+    free_head(client);
+    client->state = FC_CLIENT_ENDING;
+    client->active = shard->tick;
+    fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, response.bytes, response.length));
+}
+
+static void leave(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    fc_discount(&shard->counters.clients, 1);
+    fc_fanout_leave(shard, slot);
+    client->active = shard->tick;
+}
+
+static void write_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
+{
+    uint8_t bytes[4];
+    size_t n = fc_frame_write_close(bytes, code);
+
+    fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, bytes, n));
+}
+
+void fc_conn_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    bool graceful = code == FC_CLOSE_GOING_AWAY;
+    bool in_step = graceful || code == FC_ERR_POLICY; /* the client's frames still make sense */
+
+    if (!graceful)
+        fc_write_drop_unstarted(shard, client);
+    leave(shard, client, slot);
+    if (!in_step)
+        fc_read_forget(client);
+    client->state = in_step ? FC_CLIENT_CLOSING : FC_CLIENT_ENDING;
+    write_close(shard, slot, code);
+}
+
+void fc_conn_echo_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    leave(shard, client, slot);
+    client->state = FC_CLIENT_ENDING;
+    write_close(shard, slot, code);
+}
+
+void fc_conn_ping(struct fc_shard *shard, uint32_t slot)
+{
+    static const uint8_t ping[] = {0x80 | FC_OP_PING, 0};
+
+    fc_shard_client(shard, slot)->flags |= FC_CLIENT_PINGED;
+    fc_count(&shard->counters.pings, 1);
+    fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, ping, sizeof ping));
+}
+
+void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    /* Closing now would make unread input turn into a reset, which can overtake what we wrote: shut down our
+     * side, and wait for the other one (RFC 9112 section 9.6, RFC 6455 section 7.1.1). */
+    if (shutdown(client->fd, SHUT_WR)) {
+        fc_conn_drop(shard, slot);
+        return;
+    }
+    client->state = FC_CLIENT_LINGER;
+    client->flags |= FC_CLIENT_UNREAD;
+    fc_read_later(shard, client, slot);
+}

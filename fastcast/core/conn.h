@@ -1,0 +1,41 @@
+/* One client of a shard: the steps of its life.
+ *
+ * Any of these, and of read.h and write.h, may find that the client is lost and drop it: a caller that goes on
+ * with the client finds it by its id again.
+ */
+#ifndef FC_CONN_H
+#define FC_CONN_H
+
+#include "shard.h"
+
+/* A new connection. A refused one gets a 503 when its request has come, and doesn't count as a client. */
+void fc_conn_start(struct fc_shard *shard, int fd, bool refused);
+
+/* What the kernel tells of its socket: FC_IO_* bits. */
+void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what);
+
+/* Python's answer to an ASKED client. Takes over both references. */
+void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel, struct fc_message *response);
+
+/* Answers a client in HEAD or ASKED with a complete HTTP response, and ends. */
+void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span response);
+
+void fc_conn_ping(struct fc_shard *shard, uint32_t slot);
+
+/* Closes an OPEN client with the code. What waits for it goes out first, but not where it's closed for
+ * being slow (1008) or wrong: then only a frame that's begun does. */
+void fc_conn_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
+
+/* The answer to the Close of a LEAVING client. */
+void fc_conn_echo_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
+
+/* All is said to an ENDING client: shuts down our side, and waits for the client's. */
+void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot);
+
+/* Closes the socket and frees the slot, at once. */
+void fc_conn_drop(struct fc_shard *shard, uint32_t slot);
+
+/* The same for one that was given up: what the kernel still holds for it is thrown away (RST). */
+void fc_conn_abort(struct fc_shard *shard, uint32_t slot);
+
+#endif

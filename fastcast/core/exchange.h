@@ -1,0 +1,73 @@
+/* What the shards of a hub share: channels, mailboxes, the requests for Python, limits. */
+#ifndef FC_EXCHANGE_H
+#define FC_EXCHANGE_H
+
+#include "channel.h"
+#include "client.h"
+#include "fastcast.h"
+#include "mailbox.h"
+#include "message.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct fc_exchange {
+    struct fc_options options; /* not written once the shards run */
+    struct fc_account account;
+    struct fc_channels channels;
+    struct fc_mailbox *mailboxes; /* one for each shard */
+    int *doors;                   /* for each shard the end of a socket pair that takes fds for it */
+    atomic_int *vacant;           /* for each shard, clients that it could still hold */
+    unsigned shards;
+
+    atomic_int congested;    /* full mailboxes; while there is one nobody reads from clients */
+    atomic_uint connections; /* that count against max_connections */
+    atomic_uint running;     /* shards */
+    atomic_bool stopping;
+    atomic_ullong deadline; /* milliseconds of CLOCK_MONOTONIC; 0: none */
+
+    pthread_mutex_t requests_lock;
+    struct fc_request *requests;
+    size_t request_count;
+    size_t request_capacity;
+    int event_fd;
+};
+
+int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *options);
+void fc_exchange_destroy(struct fc_exchange *exchange);
+
+#define FC_PUBLISH_MAX 64
+
+/* Publishes up to FC_PUBLISH_MAX messages to a channel, in this order and in one piece: all members hear them in
+ * the same order, on whatever shard they are. Consumes the references of the messages. Returns how many
+ * deliveries were lost because a shard could not be told for want of memory: normally 0. */
+uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *channel,
+                             struct fc_message *const *messages, unsigned n);
+
+/* Puts one command into a shard's mailbox. Consumes its references, also on failure. 0 or -ENOMEM. */
+int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *command);
+
+/* A shard has dealt with `bytes` of what was published to it. */
+void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t bytes);
+
+/* Hands a request head, copied, to Python. 0 or -ENOMEM. */
+int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t *head, size_t length);
+
+/* Takes all heads, and resets the event fd. */
+size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_request **requests);
+void fc_requests_free(struct fc_request *requests, size_t n);
+
+/* Makes the event fd readable. */
+void fc_exchange_notify(const struct fc_exchange *exchange);
+
+/* The shard that could take the most clients, or -1 if none can take one. */
+int fc_exchange_vacancy(struct fc_exchange *exchange);
+
+static inline bool fc_exchange_congested(struct fc_exchange *exchange)
+{
+    /* Sequentially consistent, see fc_mailbox_sleep's caller: a shard that announces its sleep and then finds
+     * congestion is woken by whoever ends the congestion. */
+    return atomic_load(&exchange->congested) > 0;
+}
+
+#endif

@@ -1,0 +1,190 @@
+/* Fan-out: append, then flush.
+ *
+ * Published messages are appended to their rooms; a flush then goes over a room's members and writes all that
+ * came due in one write to each. Rooms with something to send stand in line, and are served in slices of
+ * some FC_SEND_BATCH writes; between slices the shard reads, accepts and pings. Owned by the shard's thread.
+ */
+#include "fanout.h"
+
+#include "room.h"
+#include "write.h"
+
+#include <errno.h>
+
+static struct fc_seat *seat(const struct fc_shard *shard, struct fc_channel *channel)
+{
+    return &channel->seats[shard->index];
+}
+
+static void append_to_line(struct fc_shard *shard, struct fc_room *room)
+{
+    room->listed = true;
+    room->next = NULL;
+    if (shard->rooms_last)
+        shard->rooms_last->next = room;
+    else
+        shard->rooms_first = room;
+    shard->rooms_last = room;
+}
+
+static struct fc_room *take_from_line(struct fc_shard *shard)
+{
+    struct fc_room *room = shard->rooms_first;
+
+    shard->rooms_first = room->next;
+    if (!shard->rooms_first)
+        shard->rooms_last = NULL;
+    room->listed = false;
+    return room;
+}
+
+/* What isn't written any more is settled all the same. */
+static void free_room(struct fc_shard *shard, struct fc_room *room)
+{
+    struct fc_channel *channel = room->channel;
+
+    seat(shard, channel)->room = NULL;
+    fc_exchange_settle(shard->exchange, shard->index, fc_room_free(room));
+    fc_channel_unref(&shard->exchange->channels, channel);
+}
+
+void fc_fanout_add(struct fc_shard *shard, struct fc_channel *channel, struct fc_message *message)
+{
+    struct fc_room *room = seat(shard, channel)->room;
+    size_t weight = fc_message_weight(message);
+
+    if (room && fc_room_size(room) > 0) {
+        if (fc_room_add(room, message) == 0) {
+            message = NULL;
+            weight = 0;
+            if (!room->listed)
+                append_to_line(shard, room);
+        } else {
+            fc_count(&shard->counters.sent, fc_room_size(room));
+            fc_count(&shard->counters.dropped, fc_room_size(room));
+        }
+    }
+    fc_exchange_settle(shard->exchange, shard->index, weight);
+    fc_message_unref(message);
+    fc_channel_unref(&shard->exchange->channels, channel);
+}
+
+static void set_members(const struct fc_shard *shard, struct fc_channel *channel, uint32_t members)
+{
+    /* Under the lock that publishers hold: a member hears all that is published after this. */
+    pthread_mutex_lock(&channel->lock);
+    seat(shard, channel)->members = members;
+    pthread_mutex_unlock(&channel->lock);
+}
+
+int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel)
+{
+    struct fc_room *room = seat(shard, channel)->room;
+
+    if (room) {
+        fc_channel_unref(&shard->exchange->channels, channel); /* the room has one */
+    } else {
+        room = fc_room_new(channel);
+        if (!room) {
+            fc_channel_unref(&shard->exchange->channels, channel);
+            return -ENOMEM;
+        }
+        seat(shard, channel)->room = room;
+    }
+    if (fc_room_join(room, fc_shard_client(shard, slot), slot)) {
+        if (fc_room_size(room) == 0 && !room->listed)
+            free_room(shard, room);
+        return -ENOMEM;
+    }
+    set_members(shard, room->channel, fc_room_size(room));
+    return 0;
+}
+
+void fc_fanout_leave(struct fc_shard *shard, uint32_t slot)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_room *room = client->room;
+
+    fc_room_leave(room, &shard->clients, client);
+    set_members(shard, room->channel, fc_room_size(room));
+    if (fc_room_size(room) == 0 && !room->listed)
+        free_room(shard, room);
+}
+
+void fc_fanout_settle(struct fc_shard *shard, uint32_t slot)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_room *room = client->room;
+    uint64_t id = fc_shard_id(shard, client, slot);
+
+    if (fc_room_owes(room, client))
+        fc_write_messages(shard, slot, room->batch, room->vectors);
+    for (uint32_t i = 0; fc_clients_find(&shard->clients, id) == client && i < room->due_count;) {
+        uint32_t n = room->due_count - i < FC_ROOM_VECTORS ? room->due_count - i : FC_ROOM_VECTORS;
+        fc_write_messages(shard, slot, room->due + i, n);
+        i += n;
+    }
+}
+
+/* One batch of writes to a room's next members. Returns how many clients it dealt with; 0: all are done. */
+static unsigned write_batch(struct fc_shard *shard, struct fc_room *room, unsigned budget)
+{
+    unsigned n = 0;
+    unsigned visited = 0;
+    uint32_t slot;
+
+    while (visited < budget && (slot = fc_room_next(room)) != FC_NO_SLOT) {
+        struct fc_client *client = fc_shard_client(shard, slot);
+        visited++;
+        if (client->queue) {
+            fc_write_behind(shard, slot, room->batch, room->vectors);
+            continue;
+        }
+        shard->sends[n] =
+            (struct fc_send){.fd = client->fd, .vectors = room->vectors, .vector = room->vector};
+        shard->send_slots[n++] = slot;
+    }
+    fc_io_send(shard->io, shard->sends, n);
+
+    uint64_t complete = 0;
+    for (unsigned i = 0; i < n; i++) {
+        /* A client that is ending isn't a member, so that a complete write needs nothing but to be counted. */
+        if (shard->sends[i].result == (ssize_t)room->bytes)
+            complete++;
+        else
+            fc_write_done(shard, shard->send_slots[i], room->batch, room->vectors, shard->sends[i].result);
+    }
+    fc_count(&shard->counters.sent, (uint64_t)visited * room->frames);
+    fc_count(&shard->counters.delivered, complete * room->frames);
+    fc_count(&shard->counters.sent_bytes, complete * room->bytes);
+    return visited;
+}
+
+void fc_fanout_slice(struct fc_shard *shard)
+{
+    unsigned budget = FC_SEND_BATCH;
+
+    while (shard->rooms_first && budget > 0) {
+        struct fc_room *room = shard->rooms_first;
+
+        if (fc_room_size(room) == 0) {
+            free_room(shard, take_from_line(shard));
+            continue;
+        }
+        if (room->vectors == 0)
+            fc_room_begin(room);
+        unsigned visited = write_batch(shard, room, budget);
+        budget -= visited;
+        take_from_line(shard);
+        if (visited == 0 || room->visited == room->audience)
+            fc_exchange_settle(shard->exchange, shard->index, fc_room_end(room, &shard->clients));
+        if (fc_room_busy(room) || fc_room_size(room) == 0)
+            append_to_line(shard, room); /* behind the others: a large room doesn't hold up the small ones */
+    }
+}
+
+void fc_fanout_clear(struct fc_shard *shard)
+{
+    while (shard->rooms_first)
+        free_room(shard, take_from_line(shard));
+}

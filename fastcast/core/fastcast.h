@@ -1,0 +1,142 @@
+/* The one public header of the core: a hub of shards that broadcast over WebSocket.
+ *
+ * No Python here, and none behind it. Every function may be called from any thread, except where it says
+ * otherwise. Fallible functions return 0 or -errno.
+ */
+#ifndef FASTCAST_H
+#define FASTCAST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct fc_hub;
+
+struct fc_span {
+    const void *bytes;
+    size_t length;
+};
+
+struct fc_options {
+    unsigned shards;            /* threads, 1 to 1024 */
+    const int *listeners;       /* shards * listeners_each listening, non-blocking sockets, shard by shard; */
+    unsigned listeners_each;    /* the hub takes them over, and closes them */
+    uint32_t max_connections;   /* over all shards; UINT32_MAX: as many as the fd limits allow */
+    size_t max_message;         /* payload bytes of one message */
+    size_t max_queue;           /* bytes that may wait for one client */
+    size_t max_backlog;         /* bytes of messages alive in the hub */
+    size_t max_head;            /* bytes of a request head */
+    uint32_t handshake_timeout; /* this and all below: milliseconds */
+    uint32_t ping_interval;     /* silence of a client until it's pinged; 0: never */
+    uint32_t ping_timeout;      /* further silence until it's given up */
+    uint32_t close_timeout;     /* how long a closing client may take */
+    bool shared_table;          /* don't try to give each shard an fd table of its own */
+    struct fc_span timeout;     /* complete HTTP responses, copied: 408, */
+    struct fc_span too_large;   /* 431, */
+    struct fc_span full;        /* and 503 */
+};
+
+/* A request head that waits for its answer. */
+struct fc_request {
+    uint64_t client;
+    size_t length;
+    uint8_t *head; /* owned by the array's holder until fc_hub_release */
+};
+
+/* Written by the shards, each its own, and read at any time: every number is right, but
+ * they are not all of the same instant. */
+#define FC_COUNTERS(X)                                                                                          \
+    X(accepted)        /* connections taken from the listeners */                                               \
+    X(closed)          /* connections closed, whatever their state */                                           \
+    X(requests)        /* request heads handed to Python */                                                     \
+    X(opened)          /* WebSockets opened */                                                                  \
+    X(refused)         /* requests that Python refused, or answered with a page */                              \
+    X(full)            /* connections refused for want of room */                                               \
+    X(handed_over)     /* connections passed to a shard with room */                                            \
+    X(handshake_timeouts)                                                                                       \
+    X(received)        /* messages from clients */                                                              \
+    X(received_bytes)  /* as frames that go out */                                                              \
+    X(sent)            /* deliveries begun: a message for one client counts as one; each ends as */             \
+    X(delivered)       /* completely written to the socket, */                                                  \
+    X(dropped)         /* left out for want of memory, or */                                                    \
+    X(gone)            /* waiting for a client that went before; the rest is queued */                          \
+    X(sent_bytes)      /* bytes written to sockets */                                                           \
+    X(slow)            /* clients closed at their queue limit */                                                \
+    X(dead)            /* clients given up after a ping, or in closing */                                       \
+    X(violations)      /* clients closed for an error of theirs */                                              \
+    X(pings)                                                                                                    \
+    X(accept_errors)
+
+/* Gauges: what is there now. */
+#define FC_GAUGES(X)                                                                                            \
+    X(connections)     /* sockets of clients, in whatever state */                                              \
+    X(clients)         /* open WebSockets */                                                                    \
+    X(asked)           /* requests that Python hasn't answered */                                               \
+    X(lagging)         /* clients for whom something waits */                                                   \
+    X(queued)          /* deliveries that wait */                                                               \
+    X(queued_bytes)    /* bytes that wait, over all clients; many share the same memory */
+
+struct fc_shard_stats {
+#define FC_FIELD(name) uint64_t name;
+    FC_COUNTERS(FC_FIELD)
+    FC_GAUGES(FC_FIELD)
+#undef FC_FIELD
+    uint64_t capacity; /* clients that its fd table holds */
+};
+
+struct fc_hub_stats {
+    uint64_t messages; /* alive in the process */
+    uint64_t message_bytes;
+    uint64_t channels;
+    uint64_t threads;
+    uint64_t published; /* by fc_hub_publish */
+};
+
+/* Copies the options. The responses and the array of listeners may go after the call; the listening sockets
+ * are the hub's if it succeeds. */
+int fc_hub_create(struct fc_hub **hub, const struct fc_options *options);
+
+/* Starts the shards and returns when each of them listens, or has failed: then none is left running. Once. */
+int fc_hub_start(struct fc_hub *hub);
+
+/* A non-blocking eventfd, readable when requests wait or a shard has ended; the hub owns it. */
+int fc_hub_event_fd(const struct fc_hub *hub);
+
+/* Takes all requests that wait. Returns how many, and their array in *requests (NULL for none), which
+ * goes back to fc_hub_release. Resets the event fd. */
+size_t fc_hub_requests(struct fc_hub *hub, struct fc_request **requests);
+void fc_hub_release(struct fc_request *requests, size_t n);
+
+/* Answers a request: writes the response and, with a channel, opens the WebSocket as its member; without
+ * one (length 0), the connection ends behind the response. A client that has gone is no error. -ENOMEM. */
+int fc_hub_answer(struct fc_hub *hub, uint64_t client, struct fc_span response, struct fc_span channel);
+
+/* Sends one message to every client of the channel, as text or binary. Costs the same for any number of
+ * clients. -EAGAIN: the shards are behind by a quarter of max_backlog. -ENOMEM. -ESHUTDOWN once stopping. */
+int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload);
+
+/* Begins the end: listeners close, clients get what was published and a Close 1001, shards end when all
+ * have gone, or after timeout milliseconds. May be called again with less time. */
+void fc_hub_stop(struct fc_hub *hub, uint32_t timeout);
+
+/* How many shards are running. */
+unsigned fc_hub_running(struct fc_hub *hub);
+
+unsigned fc_hub_shards(const struct fc_hub *hub);
+
+/* Clients that there is room for. After fc_hub_start. */
+uint64_t fc_hub_capacity(struct fc_hub *hub);
+
+/* "epoll". After fc_hub_start. */
+const char *fc_hub_backend(struct fc_hub *hub);
+
+/* Whether each shard has an fd table of its own. After fc_hub_start. */
+bool fc_hub_private_tables(struct fc_hub *hub);
+
+void fc_hub_read_stats(struct fc_hub *hub, struct fc_hub_stats *stats);
+void fc_hub_read_shard_stats(struct fc_hub *hub, unsigned shard, struct fc_shard_stats *stats);
+
+/* Stops at once what still runs, waits for the threads, frees everything. No other call may be under way. */
+void fc_hub_destroy(struct fc_hub *hub);
+
+#endif

@@ -1,0 +1,67 @@
+/* Commands into a shard: from other shards, and from Python. */
+#ifndef FC_MAILBOX_H
+#define FC_MAILBOX_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct fc_channel;
+struct fc_message;
+
+enum fc_command_kind {
+    FC_COMMAND_PUBLISH, /* message, to the members of channel */
+    FC_COMMAND_ANSWER,  /* client's request: message is the response; joins channel, or ends without one */
+    FC_COMMAND_CLOSE,   /* client's Close came: echo code behind all that was published before */
+    FC_COMMAND_STOP,    /* deliver, close everyone, end by the deadline */
+};
+
+/* A pointer in a command owns one reference. */
+struct fc_command {
+    enum fc_command_kind kind;
+    uint16_t code;
+    uint64_t client;
+    struct fc_channel *channel;
+    struct fc_message *message;
+};
+
+/* Any thread puts, the shard's thread takes everything at once. */
+struct fc_mailbox {
+    pthread_mutex_t lock;
+    struct fc_command *commands;
+    uint32_t count;
+    uint32_t capacity;
+    bool asleep;    /* the shard waits, or is about to: it must be woken */
+    bool full;      /* backlog passed `limit` and hasn't sunk to half of it since */
+    size_t backlog; /* bytes published to the shard that it hasn't written or queued yet */
+    size_t limit;
+    int wake; /* eventfd */
+};
+
+/* What a put or a settlement asks of the caller, outside the lock. */
+enum { FC_MAILBOX_WAKE = 1, FC_MAILBOX_FILLED = 2, FC_MAILBOX_DRAINED = 4 };
+
+/* Takes over `wake`. */
+void fc_mailbox_init(struct fc_mailbox *mailbox, int wake, size_t limit);
+void fc_mailbox_destroy(struct fc_mailbox *mailbox);
+
+/* Adds n commands and `bytes` to the backlog. Returns flags, or -ENOMEM and nothing added. */
+int fc_mailbox_put(struct fc_mailbox *mailbox, const struct fc_command *commands, uint32_t n, size_t bytes);
+
+/* Swaps the commands against the empty array of the caller, and counts the shard as awake. Returns their number. */
+uint32_t fc_mailbox_take(struct fc_mailbox *mailbox, struct fc_command **commands, uint32_t *capacity);
+
+/* Says that the shard is about to wait. False: there are commands, and it must not. */
+bool fc_mailbox_sleep(struct fc_mailbox *mailbox);
+
+/* `bytes` of the backlog are dealt with. Returns flags. */
+int fc_mailbox_settle(struct fc_mailbox *mailbox, size_t bytes);
+
+/* FC_MAILBOX_WAKE if the shard sleeps, and then it's the caller's to signal; else 0. */
+int fc_mailbox_rouse(struct fc_mailbox *mailbox);
+
+/* Ends the shard's wait. */
+void fc_mailbox_signal(const struct fc_mailbox *mailbox);
+
+#endif

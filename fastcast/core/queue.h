@@ -1,0 +1,43 @@
+/* What waits for a client that lags: references to messages, never copies of them. */
+#ifndef FC_QUEUE_H
+#define FC_QUEUE_H
+
+#include "message.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* Only the first entry may be partly written. A Pong overtakes everything behind that one. */
+struct fc_queue {
+    struct fc_message **ring;
+    uint32_t first;
+    uint32_t count;
+    uint32_t capacity; /* a power of two, or 0 */
+    size_t offset;     /* bytes of the first entry that are written */
+    size_t bytes;      /* bytes that wait, over all entries */
+    uint64_t frames;   /* data frames that wait, the partly written one included */
+    int8_t pong;       /* position (0 or 1) of a Pong that isn't begun, plus one; 0 if there's none */
+};
+
+/* Adds one more reference to the message at the end. 0 or -ENOMEM. */
+int fc_queue_push(struct fc_queue *queue, struct fc_message *message);
+
+/* The same at the earliest frame boundary, for a Pong. It takes the place of one that isn't begun: RFC 6455
+ * section 5.5.3 lets the latest answer stand for all, so that Pings can't fill memory. */
+int fc_queue_push_pong(struct fc_queue *queue, struct fc_message *message);
+
+/* Fills at most `max` vectors with what is next; returns how many. */
+unsigned fc_queue_gather(const struct fc_queue *queue, struct iovec *vectors, unsigned max);
+
+/* Forgets n bytes that were written; returns how many data frames were completed by them. */
+uint64_t fc_queue_wrote(struct fc_queue *queue, size_t n);
+
+/* Drops all but the partly written entry, whose rest must follow for the stream to stay readable. Returns
+ * how many data frames were dropped. */
+uint64_t fc_queue_drop_unstarted(struct fc_queue *queue);
+
+/* Drops everything, and the memory. Returns how many data frames hadn't been written completely. */
+uint64_t fc_queue_clear(struct fc_queue *queue);
+
+#endif

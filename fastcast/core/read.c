@@ -1,0 +1,277 @@
+/* The receiving half of a client: request heads, frames, the end of input.
+ *
+ * Invariant: a client has an inbound state exactly while it is amid a frame or message; between them it costs
+ * nothing but its slot, and reads go through the shard's one buffer. Owned by the shard's thread.
+ */
+#include "read.h"
+
+#include "conn.h"
+#include "head.h"
+#include "write.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+void fc_read_forget(struct fc_client *client)
+{
+    if (!client->inbound)
+        return;
+    fc_inbound_clear(client->inbound);
+    free(client->inbound);
+    client->inbound = NULL;
+}
+
+void fc_read_later(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    struct fc_ready *line = client->state == FC_CLIENT_HEAD ? &shard->heads : &shard->ready;
+
+    if (client->flags & FC_CLIENT_READY)
+        return;
+    if (fc_ready_push(line, fc_shard_id(shard, client, slot))) {
+        fc_conn_drop(shard, slot); /* no memory to remember that it must be read from */
+        return;
+    }
+    client->flags |= FC_CLIENT_READY;
+}
+
+bool fc_read_wanted(const struct fc_client *client)
+{
+    switch (client->state) {
+    case FC_CLIENT_HEAD:
+    case FC_CLIENT_OPEN:
+    case FC_CLIENT_CLOSING:
+    case FC_CLIENT_LINGER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void publish(struct fc_shard *shard, struct fc_client *client, struct fc_message **messages, unsigned n)
+{
+    if (n == 0)
+        return;
+    uint64_t lost = fc_exchange_publish(shard->exchange, client->room->channel, messages, n);
+    fc_count(&shard->counters.sent, lost);
+    fc_count(&shard->counters.dropped, lost);
+}
+
+/* A Close has come: nothing of this client's counts any more, and our answer goes through the mailbox, so
+ * that it follows the messages which came before it, this client's own among them. */
+static void begin_leaving(struct fc_shard *shard, struct fc_client *client, uint32_t slot, uint16_t code)
+{
+    struct fc_command command = {
+        .kind = FC_COMMAND_CLOSE, .client = fc_shard_id(shard, client, slot), .code = code};
+
+    fc_read_forget(client);
+    client->state = FC_CLIENT_LEAVING;
+    client->active = shard->tick;
+    if (fc_exchange_command(shard->exchange, shard->index, &command))
+        fc_conn_echo_close(shard, slot, code);
+}
+
+static void fail(struct fc_shard *shard, struct fc_client *client, uint32_t slot, int error)
+{
+    if (client->state == FC_CLIENT_CLOSING || error == -ENOMEM) {
+        fc_conn_drop(shard, slot);
+        return;
+    }
+    fc_count(&shard->counters.violations, 1);
+    fc_conn_close(shard, slot, (uint16_t)-error);
+}
+
+/* Keeps the parser's state for a client that's amid a frame or message, and only for such. */
+static int keep_state(struct fc_client *client, const struct fc_inbound *state)
+{
+    if (state == client->inbound) {
+        if (fc_inbound_at_rest(state)) {
+            free(client->inbound);
+            client->inbound = NULL;
+        }
+        return 0;
+    }
+    if (fc_inbound_at_rest(state))
+        return 0;
+    client->inbound = malloc(sizeof *client->inbound);
+    if (!client->inbound)
+        return -ENOMEM;
+    *client->inbound = *state;
+    return 0;
+}
+
+/* Parses what came from an OPEN or CLOSING client. */
+void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes, size_t n)
+{
+    const struct fc_options *options = &shard->exchange->options;
+    const struct fc_inbound_limits limits = {
+        .account = &shard->exchange->account,
+        .max_message = options->max_message,
+        .max_alive = options->max_backlog,
+    };
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_inbound fresh = {0};
+    struct fc_inbound *state = client->inbound ? client->inbound : &fresh;
+    struct fc_message *messages[FC_PUBLISH_MAX];
+    unsigned count = 0;
+    uint8_t pong[FC_FRAME_CONTROL_MAX];
+    int pong_length = -1;
+    bool open = client->state == FC_CLIENT_OPEN;
+    int close_code = 0;
+    int result;
+
+    for (;;) {
+        struct fc_item item;
+        size_t used;
+        result = fc_inbound_next(state, &limits, bytes, n, &used, &item);
+        bytes += used;
+        n -= used;
+        if (result <= 0)
+            break;
+        if (item.kind == FC_ITEM_CLOSE) {
+            close_code = item.code;
+            break;
+        }
+        if (item.kind == FC_ITEM_MESSAGE) {
+            fc_count(&shard->counters.received, 1);
+            fc_count(&shard->counters.received_bytes, item.message->size);
+            if (!open) { /* our Close is out: what comes now is too late */
+                fc_message_unref(item.message);
+                continue;
+            }
+            messages[count++] = item.message;
+            if (count == FC_PUBLISH_MAX) {
+                publish(shard, client, messages, count);
+                count = 0;
+            }
+        } else if (item.kind == FC_ITEM_PING) {
+            memcpy(pong, item.payload, item.length);
+            pong_length = (int)item.length;
+        }
+    }
+    publish(shard, client, messages, count);
+
+    if (result == 0)
+        result = keep_state(client, state);
+    if ((result < 0 || close_code) && state == &fresh)
+        fc_inbound_clear(&fresh); /* else it goes with the client's */
+
+    uint64_t id = fc_shard_id(shard, client, slot);
+    if (pong_length >= 0 && open)
+        fc_write_pong(shard, slot, pong, (size_t)pong_length);
+    if (fc_clients_find(&shard->clients, id) != client)
+        return;
+    if (result < 0) {
+        fail(shard, client, slot, result);
+    } else if (close_code && open) {
+        begin_leaving(shard, client, slot, (uint16_t)close_code);
+    } else if (close_code) {
+        fc_read_forget(client);
+        client->state = FC_CLIENT_ENDING;
+        if (!client->queue)
+            fc_conn_shut_down(shard, slot);
+    }
+}
+
+static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot, const uint8_t *head, size_t length)
+{
+    struct fc_exchange *exchange = shard->exchange;
+
+    if (client->flags & FC_CLIENT_REFUSED || shard->stopping ||
+        fc_exchange_ask(exchange, fc_shard_id(shard, client, slot), head, length)) {
+        fc_count(&shard->counters.full, 1);
+        fc_conn_respond(shard, slot, exchange->options.full);
+        return;
+    }
+    client->state = FC_CLIENT_ASKED;
+    fc_count(&shard->counters.asked, 1);
+    fc_count(&shard->counters.requests, 1);
+}
+
+/* Bytes of a HEAD client. In the usual case all of the head is in one piece, and nothing is kept. */
+static void take_head(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes, size_t n)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_head *rest = NULL;
+    size_t seen = client->head ? client->head->length : 0;
+
+    if (client->head) {
+        if (fc_head_append(&client->head, bytes, n)) {
+            fc_conn_drop(shard, slot);
+            return;
+        }
+        bytes = client->head->bytes;
+        n = client->head->length;
+    }
+    size_t end = fc_head_end(bytes, n, seen);
+    if (end > shard->exchange->options.max_head || (end == 0 && n > shard->exchange->options.max_head)) {
+        fc_conn_respond(shard, slot, shard->exchange->options.too_large);
+        return;
+    }
+    if (end == 0) {
+        if (!client->head && fc_head_append(&client->head, bytes, n))
+            fc_conn_drop(shard, slot);
+        return;
+    }
+    if (end < n && fc_head_append(&rest, bytes + end, n - end)) {
+        fc_conn_drop(shard, slot);
+        return;
+    }
+    struct fc_head *head = client->head;
+    client->head = rest;
+    ask(shard, client, slot, bytes, end);
+    free(head);
+}
+
+/* The other side has shut down, and all it sent is read. */
+static void end_of_input(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    if (client->state == FC_CLIENT_CLOSING && client->queue) {
+        fc_read_forget(client);
+        client->state = FC_CLIENT_ENDING; /* it may still be reading */
+        return;
+    }
+    fc_conn_drop(shard, slot);
+}
+
+void fc_read_once(struct fc_shard *shard, uint32_t slot)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    uint64_t id = fc_shard_id(shard, client, slot);
+    ssize_t n;
+
+    client->flags &= (uint8_t)~FC_CLIENT_READY;
+    if (!fc_read_wanted(client))
+        return;
+    do
+        n = recv(client->fd, shard->buffer, FC_READ_BUFFER, 0);
+    while (n < 0 && errno == EINTR);
+
+    if (n < 0 && errno == EAGAIN) {
+        client->flags &= (uint8_t)~FC_CLIENT_UNREAD;
+        return;
+    }
+    if (n == 0) {
+        end_of_input(shard, client, slot);
+        return;
+    }
+    if (n < 0) {
+        fc_conn_drop(shard, slot);
+        return;
+    }
+    /* A short read has emptied the socket, and what comes later makes an event; unless there was one
+     * already that said "hang-up": then only a read of nothing is the end. */
+    if (n < FC_READ_BUFFER && !(client->flags & FC_CLIENT_HUP))
+        client->flags &= (uint8_t)~FC_CLIENT_UNREAD;
+
+    if (client->state == FC_CLIENT_HEAD) {
+        take_head(shard, slot, shard->buffer, (size_t)n);
+    } else if (client->state != FC_CLIENT_LINGER) {
+        client->active = shard->tick;
+        client->flags &= (uint8_t)~FC_CLIENT_PINGED;
+        fc_read_frames(shard, slot, shard->buffer, (size_t)n);
+    }
+    if (fc_clients_find(&shard->clients, id) == client && client->flags & FC_CLIENT_UNREAD && fc_read_wanted(client))
+        fc_read_later(shard, client, slot);
+}

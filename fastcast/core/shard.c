@@ -1,0 +1,491 @@
+/* A shard's thread: mailbox → accept → read → append and flush → sweep, round and round.
+ *
+ * Every step does a bounded piece of work, so that none holds up the others for long; a round waits for the kernel
+ * only when no step has anything left. The thread has an fd table of its own where the system allows it: then
+ * RLIMIT_NOFILE counts for each shard by itself, and no other thread's work with fds is in the way.
+ * All that the struct points to is the thread's own, but for the exchange.
+ */
+#include "shard.h"
+
+#include "accept.h"
+#include "conn.h"
+#include "fanout.h"
+#include "read.h"
+#include "write.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What events name that isn't a client: a client's id has a generation, and is larger. */
+enum { TOKEN_WAKE = 0, TOKEN_DOOR = 1, TOKEN_LISTENER = 2 };
+
+#define EVENTS 256
+#define READS_IN_A_ROUND 256
+#define SWEEP_STEPS 4
+#define STOP_SLICE 1024
+
+static uint64_t clock_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void read_clock(struct fc_shard *shard)
+{
+    shard->now = clock_ms();
+    shard->tick = (uint32_t)(shard->now / FC_TICK_MS);
+}
+
+/* ---- the fd table ---- */
+
+static int compare_fds(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+/* Closes all fds of the (unshared) table but those that the shard needs, and standard error, where sanitizers and
+ * libc write. Returns 0 or -errno; on the first error nothing has changed. */
+static int keep_only(int *fds, unsigned n)
+{
+    unsigned first = 0;
+
+    qsort(fds, n, sizeof *fds, compare_fds);
+    for (unsigned i = 0; i <= n; i++) {
+        unsigned last = i < n ? (unsigned)fds[i] : ~0u;
+        if (i == n || first < last) {
+            unsigned upto = i < n ? last - 1 : last;
+            if (syscall(SYS_close_range, first, upto, CLOSE_RANGE_UNSHARE))
+                return -errno;
+        }
+        first = last + 1;
+    }
+    return 0;
+}
+
+static int own_table(const struct fc_shard *shard)
+{
+    const struct fc_exchange *exchange = shard->exchange;
+    unsigned n = 0;
+    int *fds = malloc((2 * exchange->shards + exchange->options.listeners_each + 3) * sizeof *fds);
+
+    if (!fds)
+        return -ENOMEM;
+    fds[n++] = STDERR_FILENO;
+    fds[n++] = exchange->event_fd;
+    fds[n++] = shard->door;
+    for (unsigned i = 0; i < exchange->options.listeners_each; i++)
+        fds[n++] = shard->listeners[i];
+    for (unsigned i = 0; i < exchange->shards; i++) {
+        fds[n++] = exchange->mailboxes[i].wake;
+        fds[n++] = exchange->doors[i];
+    }
+    int error = keep_only(fds, n);
+    free(fds);
+    return error;
+}
+
+/* How many clients fit: what the limit leaves, less what the table holds already. In a shared
+ * table all shards, and whatever else the process does, live on one limit. */
+static uint32_t count_room(const struct fc_shard *shard)
+{
+    const struct fc_exchange *exchange = shard->exchange;
+    struct rlimit limit;
+    uint64_t used = 2 * (uint64_t)exchange->shards + exchange->options.listeners_each + 8 + FC_SPARE_FDS;
+    uint64_t room;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > FC_SLOT_MAX - 2 * FC_SPARE_FDS)
+        limit.rlim_cur = FC_SLOT_MAX - 2 * FC_SPARE_FDS;
+    if (!shard->private_table) {
+        used += (uint64_t)exchange->shards * (exchange->options.listeners_each + 1 + FC_SPARE_FDS) + 64;
+        room = limit.rlim_cur > used ? (limit.rlim_cur - used) / exchange->shards : 1;
+    } else {
+        room = limit.rlim_cur > used ? limit.rlim_cur - used : 1;
+    }
+    return (uint32_t)room;
+}
+
+static int set_up(struct fc_shard *shard)
+{
+    const struct fc_exchange *exchange = shard->exchange;
+    int error = exchange->options.shared_table ? -ENOSYS : own_table(shard);
+
+    shard->private_table = error == 0;
+    shard->capacity = count_room(shard);
+    if ((error = fc_clients_init(&shard->clients, shard->capacity + FC_SPARE_FDS)))
+        return error;
+    if ((error = fc_io_open_epoll(&shard->io)))
+        return error;
+    shard->backend = shard->io->ops->name;
+    if ((error = fc_io_watch(shard->io, exchange->mailboxes[shard->index].wake, TOKEN_WAKE)))
+        return error;
+    if ((error = fc_io_watch(shard->io, shard->door, TOKEN_DOOR)))
+        return error;
+    for (unsigned i = 0; i < exchange->options.listeners_each; i++) {
+        if ((error = fc_io_watch(shard->io, shard->listeners[i], TOKEN_LISTENER)))
+            return error;
+    }
+    atomic_store(&exchange->vacant[shard->index], (int)shard->capacity);
+    shard->accept_pending = true; /* what came before we watched makes no event */
+    return 0;
+}
+
+static void tear_down(struct fc_shard *shard)
+{
+    fc_fanout_clear(shard);
+    if (shard->io)
+        fc_io_close(shard->io);
+    fc_clients_destroy(&shard->clients);
+    fc_ready_free(&shard->heads);
+    fc_ready_free(&shard->ready);
+    free(shard->commands);
+    atomic_fetch_sub(&shard->exchange->running, 1);
+    fc_exchange_notify(shard->exchange);
+    /* The table goes with the thread, but only after the thread has been counted as ended: not leaving that to
+     * the kernel makes "ended" mean "all closed". The hub closes what is in the process's table. */
+    if (shard->private_table)
+        syscall(SYS_close_range, 0, ~0u, 0);
+}
+
+/* ---- commands ---- */
+
+static void begin_stop(struct fc_shard *shard)
+{
+    if (shard->stopping)
+        return;
+    shard->stopping = true;
+    shard->listening = false;
+    for (unsigned i = 0; i < shard->exchange->options.listeners_each; i++) {
+        fc_io_unwatch(shard->io, shard->listeners[i]);
+        close(shard->listeners[i]);
+    }
+    shard->accept_pending = false;
+}
+
+static void answer(struct fc_shard *shard, const struct fc_command *command)
+{
+    const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
+
+    if (client && client->state == FC_CLIENT_ASKED) {
+        fc_conn_answer(shard, fc_client_id_slot(command->client), command->channel, command->message);
+        return;
+    }
+    fc_channel_unref(&shard->exchange->channels, command->channel);
+    fc_message_unref(command->message);
+}
+
+static void echo_close(struct fc_shard *shard, const struct fc_command *command)
+{
+    const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
+    uint32_t slot = fc_client_id_slot(command->client);
+
+    if (!client || client->state != FC_CLIENT_LEAVING)
+        return;
+    fc_fanout_settle(shard, slot);
+    if (fc_clients_find(&shard->clients, command->client) == client)
+        fc_conn_echo_close(shard, slot, command->code);
+}
+
+static void obey(struct fc_shard *shard)
+{
+    uint32_t n = fc_mailbox_take(&shard->exchange->mailboxes[shard->index], &shard->commands,
+                                 &shard->commands_capacity);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct fc_command *command = &shard->commands[i];
+        switch (command->kind) {
+        case FC_COMMAND_PUBLISH:
+            fc_fanout_add(shard, command->channel, command->message);
+            break;
+        case FC_COMMAND_ANSWER:
+            answer(shard, command);
+            break;
+        case FC_COMMAND_CLOSE:
+            echo_close(shard, command);
+            break;
+        case FC_COMMAND_STOP:
+            begin_stop(shard);
+            break;
+        }
+    }
+    if (shard->commands_capacity > 16384) { /* a burst is over */
+        free(shard->commands);
+        shard->commands = NULL;
+        shard->commands_capacity = 0;
+    }
+}
+
+/* ---- stopping ---- */
+
+static void stop_client(struct fc_shard *shard, uint32_t slot)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    uint64_t id = fc_shard_id(shard, client, slot);
+
+    switch (client->state) {
+    case FC_CLIENT_HEAD:
+    case FC_CLIENT_ASKED:
+        fc_conn_respond(shard, slot, shard->exchange->options.full);
+        break;
+    case FC_CLIENT_OPEN:
+        fc_fanout_settle(shard, slot);
+        client = fc_clients_find(&shard->clients, id);
+        if (client && client->state == FC_CLIENT_OPEN)
+            fc_conn_close(shard, slot, FC_CLOSE_GOING_AWAY);
+        break;
+    default:
+        break;
+    }
+}
+
+static uint32_t slots_end(const struct fc_shard *shard)
+{
+    uint32_t chunks = shard->clients.chunk_count;
+
+    while (chunks > 0 && !shard->clients.chunks[chunks - 1].slots)
+        chunks--;
+    return chunks * FC_CHUNK_SLOTS;
+}
+
+static bool is_used(const struct fc_shard *shard, uint32_t slot)
+{
+    const struct fc_client *client = fc_shard_client(shard, slot);
+
+    return client && client->state != FC_CLIENT_FREE;
+}
+
+static void stop_some(struct fc_shard *shard)
+{
+    uint32_t end = slots_end(shard);
+
+    for (unsigned budget = STOP_SLICE; budget > 0 && shard->stop_slot < end; budget--, shard->stop_slot++) {
+        if (is_used(shard, shard->stop_slot))
+            stop_client(shard, shard->stop_slot);
+    }
+    if (shard->stop_slot >= end)
+        shard->stop_slot = FC_NO_SLOT;
+}
+
+/* True when the thread may end. Past the deadline nobody is waited for. */
+static bool is_over(struct fc_shard *shard)
+{
+    uint64_t deadline = atomic_load(&shard->exchange->deadline);
+
+    if (!shard->stopping)
+        return false;
+    if (deadline <= shard->now) {
+        uint32_t end = slots_end(shard);
+        for (uint32_t slot = 0; slot < end; slot++) {
+            if (is_used(shard, slot))
+                fc_conn_abort(shard, slot);
+        }
+    }
+    return shard->clients.count == 0;
+}
+
+/* ---- the sweep: time-outs and pings ---- */
+
+static bool silent_for(const struct fc_shard *shard, const struct fc_client *client, uint64_t ms)
+{
+    return (uint64_t)(shard->tick - client->active) * FC_TICK_MS >= ms;
+}
+
+static void give_up(struct fc_shard *shard, uint32_t slot)
+{
+    fc_count(&shard->counters.dead, 1);
+    fc_conn_abort(shard, slot);
+}
+
+static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    const struct fc_options *options = &shard->exchange->options;
+
+    if (options->ping_interval == 0 || !silent_for(shard, client, options->ping_interval))
+        return;
+    if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout))
+        give_up(shard, slot);
+    /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
+    else if (!client->queue && !(client->flags & FC_CLIENT_PINGED))
+        fc_conn_ping(shard, slot);
+}
+
+static void sweep_client(struct fc_shard *shard, uint32_t slot)
+{
+    const struct fc_options *options = &shard->exchange->options;
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    if (client->flags & FC_CLIENT_RETRY) {
+        uint64_t id = fc_shard_id(shard, client, slot);
+        fc_write_queued(shard, slot);
+        if (fc_clients_find(&shard->clients, id) != client)
+            return;
+    }
+    switch (client->state) {
+    case FC_CLIENT_HEAD:
+        if (silent_for(shard, client, options->handshake_timeout)) {
+            fc_count(&shard->counters.handshake_timeouts, 1);
+            fc_conn_respond(shard, slot, options->timeout);
+        }
+        break;
+    case FC_CLIENT_ASKED:
+        if (silent_for(shard, client, 2 * (uint64_t)options->handshake_timeout)) {
+            fc_count(&shard->counters.handshake_timeouts, 1);
+            fc_conn_respond(shard, slot, options->full);
+        }
+        break;
+    case FC_CLIENT_OPEN:
+        sweep_open(shard, client, slot);
+        break;
+    default:
+        if (silent_for(shard, client, options->close_timeout))
+            give_up(shard, slot);
+    }
+}
+
+/* Each slot is looked at four times within the shortest time-out, and at least once a second. */
+static uint64_t sweep_step_ms(const struct fc_shard *shard)
+{
+    const struct fc_options *options = &shard->exchange->options;
+    uint64_t shortest = 4000;
+
+    if (options->handshake_timeout < shortest)
+        shortest = options->handshake_timeout;
+    if (options->ping_interval > 0 && options->ping_interval < shortest)
+        shortest = options->ping_interval;
+    if (options->ping_interval > 0 && options->ping_timeout < shortest)
+        shortest = options->ping_timeout;
+    if (options->close_timeout < shortest)
+        shortest = options->close_timeout;
+    uint64_t step = shortest / 4 / SWEEP_STEPS;
+    return step < FC_TICK_MS / 4 ? FC_TICK_MS / 4 : step;
+}
+
+static void sweep_some(struct fc_shard *shard)
+{
+    uint32_t end = slots_end(shard);
+    uint32_t share = (end / FC_CHUNK_SLOTS + SWEEP_STEPS - 1) / SWEEP_STEPS * FC_CHUNK_SLOTS;
+
+    if (shard->sweep_slot >= end)
+        shard->sweep_slot = 0;
+    for (uint32_t upto = shard->sweep_slot + share; shard->sweep_slot < upto && shard->sweep_slot < end;
+         shard->sweep_slot++) {
+        if (is_used(shard, shard->sweep_slot))
+            sweep_client(shard, shard->sweep_slot);
+    }
+    shard->sweep_at = shard->now + sweep_step_ms(shard);
+}
+
+/* ---- the round ---- */
+
+static bool may_read_heads(const struct fc_shard *shard)
+{
+    return shard->heads.count > 0 &&
+           atomic_load_explicit(&shard->counters.asked, memory_order_relaxed) < FC_ASKED_MAX;
+}
+
+static void read_some(struct fc_shard *shard)
+{
+    uint64_t id;
+
+    for (unsigned budget = READS_IN_A_ROUND; budget > 0 && may_read_heads(shard); budget--) {
+        fc_ready_pop(&shard->heads, &id);
+        if (fc_clients_find(&shard->clients, id))
+            fc_read_once(shard, fc_client_id_slot(id));
+    }
+    for (uint32_t budget = shard->ready.count < READS_IN_A_ROUND ? shard->ready.count : READS_IN_A_ROUND;
+         budget > 0 && !fc_exchange_congested(shard->exchange) && fc_ready_pop(&shard->ready, &id); budget--) {
+        if (fc_clients_find(&shard->clients, id))
+            fc_read_once(shard, fc_client_id_slot(id));
+    }
+}
+
+static bool has_work(const struct fc_shard *shard)
+{
+    return shard->rooms_first || shard->door_pending || (shard->stopping && shard->stop_slot != FC_NO_SLOT) ||
+           may_read_heads(shard) || fc_accept_possible(shard) ||
+           (shard->ready.count > 0 && !fc_exchange_congested(shard->exchange));
+}
+
+static int until(const struct fc_shard *shard, uint64_t moment, int timeout)
+{
+    int left = moment > shard->now ? (int)(moment - shard->now) : 0;
+
+    return timeout < 0 || left < timeout ? left : timeout;
+}
+
+static int waiting_time(const struct fc_shard *shard)
+{
+    int timeout = -1;
+
+    if (shard->clients.count > 0)
+        timeout = until(shard, shard->sweep_at, timeout);
+    if (shard->accept_pending && shard->accept_after > shard->now)
+        timeout = until(shard, shard->accept_after, timeout);
+    if (shard->stopping)
+        timeout = until(shard, atomic_load(&shard->exchange->deadline), timeout);
+    return timeout;
+}
+
+static void wait_for_events(struct fc_shard *shard)
+{
+    struct fc_io_event events[EVENTS];
+    int timeout = 0;
+
+    /* First announce the sleep, then look for work again: what others bring after the announcement wakes us,
+     * and what they brought before it is seen here. That goes for the end of congestion, too. */
+    if (!has_work(shard) && fc_mailbox_sleep(&shard->exchange->mailboxes[shard->index]) && !has_work(shard))
+        timeout = waiting_time(shard);
+
+    int n = fc_io_wait(shard->io, events, EVENTS, timeout);
+    read_clock(shard);
+    for (int i = 0; i < n; i++) {
+        switch (events[i].token) {
+        case TOKEN_WAKE:
+            break; /* the mailbox is looked at in any case */
+        case TOKEN_DOOR:
+            shard->door_pending = true;
+            break;
+        case TOKEN_LISTENER:
+            shard->accept_pending = !shard->stopping;
+            break;
+        default:
+            if (fc_clients_find(&shard->clients, events[i].token))
+                fc_conn_event(shard, fc_client_id_slot(events[i].token), events[i].what);
+        }
+    }
+}
+
+void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *context)
+{
+    read_clock(shard);
+    shard->start_error = set_up(shard);
+    bool failed = shard->start_error != 0;
+    started(context);
+    if (failed) {
+        tear_down(shard);
+        return;
+    }
+    do {
+        wait_for_events(shard);
+        obey(shard);
+        if (fc_accept_possible(shard))
+            fc_accept_some(shard);
+        if (shard->door_pending)
+            fc_accept_handed(shard);
+        read_some(shard);
+        obey(shard); /* what was just read and published goes out in this round */
+        fc_fanout_slice(shard);
+        if (shard->stopping && shard->stop_slot != FC_NO_SLOT)
+            stop_some(shard);
+        if (shard->now >= shard->sweep_at)
+            sweep_some(shard);
+    } while (!is_over(shard));
+    tear_down(shard);
+}

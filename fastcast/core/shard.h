@@ -1,0 +1,101 @@
+/* A shard: one thread, and all that belongs to it alone. */
+#ifndef FC_SHARD_H
+#define FC_SHARD_H
+
+#include "client.h"
+#include "exchange.h"
+#include "inbound.h"
+#include "io.h"
+#include "ready.h"
+#include "room.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define FC_READ_BUFFER (64 * 1024)
+#define FC_SEND_BATCH 512
+
+/* A tick is a tenth of a second: fine enough for time-outs, and 32 bits of them last 13 years. */
+#define FC_TICK_MS 100
+
+/* Fds that a shard keeps free of clients: to take one more connection, and tell it that there's no room. */
+#define FC_SPARE_FDS 32
+
+/* Requests that may wait for Python: at this number the shard takes no more, and TCP holds the others back. */
+#define FC_ASKED_MAX 512
+
+struct fc_counters {
+#define FC_FIELD(name) atomic_ullong name;
+    FC_COUNTERS(FC_FIELD)
+    FC_GAUGES(FC_FIELD)
+#undef FC_FIELD
+};
+
+struct fc_shard {
+    /* set by the hub before the thread starts */
+    struct fc_exchange *exchange;
+    unsigned index;
+    const int *listeners;
+    int door;      /* the receiving end */
+    pthread_t thread;
+
+    /* set by the thread before it reports that it has started */
+    int start_error;
+    bool private_table;
+    bool listening; /* the listeners are open, in the table that the thread uses */
+    uint32_t capacity;   /* clients that the fd table holds */
+    const char *backend; /* the name of `io`; it stays valid when that is gone */
+    struct fc_io *io;
+
+    /* the thread's own */
+    struct fc_clients clients;
+    struct fc_ready heads; /* clients to read from whose request isn't complete, */
+    struct fc_ready ready; /* and all others */
+    struct fc_room *rooms_first; /* with something to send, served in turn */
+    struct fc_room *rooms_last;
+    struct fc_command *commands;
+    uint32_t commands_capacity;
+    uint64_t now; /* milliseconds of CLOCK_MONOTONIC, as of this round of the loop */
+    uint32_t tick;
+    uint64_t accept_after; /* no accepting before, for want of fds or memory */
+    bool accept_pending;
+    bool door_pending;
+    bool stopping;
+    uint32_t stop_slot;   /* next to be told that we stop */
+    uint32_t sweep_slot;  /* next to be looked at */
+    uint64_t sweep_at;
+    struct fc_send sends[FC_SEND_BATCH];
+    uint32_t send_slots[FC_SEND_BATCH];
+    uint8_t buffer[FC_READ_BUFFER];
+
+    /* written by the thread, read by anyone */
+    struct fc_counters counters;
+};
+
+/* Only the shard writes its counters, so that no read-modify-write is needed; relaxed, since each number
+ * stands for itself. */
+static inline void fc_count(atomic_ullong *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline void fc_discount(atomic_ullong *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) - n, memory_order_relaxed);
+}
+
+static inline struct fc_client *fc_shard_client(const struct fc_shard *shard, uint32_t slot)
+{
+    return fc_clients_at(&shard->clients, slot);
+}
+
+static inline uint64_t fc_shard_id(const struct fc_shard *shard, const struct fc_client *client, uint32_t slot)
+{
+    return fc_client_id(shard->index, client, slot);
+}
+
+/* The thread's main. Calls `started` once, when it listens or start_error says why it can't. */
+void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *context);
+
+#endif

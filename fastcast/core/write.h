@@ -1,0 +1,33 @@
+/* Writing to a client, and what waits when it lags. */
+#ifndef FC_WRITE_H
+#define FC_WRITE_H
+
+#include "shard.h"
+
+#include <sys/types.h>
+
+/* Delivers data messages, at most FC_ROOM_VECTORS: written, or queued behind what waits. */
+void fc_write_messages(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n);
+
+/* The two halves of that, for the fan-out, which counts for itself and writes to many clients at once: queue the
+ * messages, for a client that has a queue; and for the others, what a write of them all has given. */
+void fc_write_behind(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n);
+void fc_write_done(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n,
+                   ssize_t result);
+
+/* Writes what is for this client only, under no limit. NULL stands for missing memory. Takes over the reference. */
+void fc_write_own(struct fc_shard *shard, uint32_t slot, struct fc_message *message);
+
+/* Answers a Ping ahead of all that waits. */
+void fc_write_pong(struct fc_shard *shard, uint32_t slot, const uint8_t *payload, size_t n);
+
+/* Writes what waits, until nothing does or the socket is full. */
+void fc_write_queued(struct fc_shard *shard, uint32_t slot);
+
+/* Drops what waits, but for a frame that's begun. */
+void fc_write_drop_unstarted(struct fc_shard *shard, struct fc_client *client);
+
+/* Drops all that waits. */
+void fc_write_forget(struct fc_shard *shard, struct fc_client *client);
+
+#endif

@@ -1,0 +1,21 @@
+"""The exceptions that fastcast raises on purpose.
+
+Every message is one line, written for the person who runs the server: it names what is wrong, and where that
+was written.
+"""
+
+
+class FastcastError(Exception):
+    """Base of all of fastcast's own exceptions."""
+
+
+class ConfigError(FastcastError):
+    """An option's value, or the configuration file, cannot be used."""
+
+
+class StartError(FastcastError):
+    """The server cannot start although its configuration is valid: for example, the port is taken."""
+
+
+class OverloadError(FastcastError):
+    """A message was not published: so much is under way that the shards must catch up first. Try again later."""

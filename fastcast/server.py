@@ -1,0 +1,239 @@
+"""The asyncio side: starts and stops the core, and answers its requests. No frames, and no client is touched here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable
+from importlib import resources
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import uvloop
+
+from fastcast._core import Hub
+from fastcast.config import Config
+from fastcast.errors import FastcastError, OverloadError, StartError
+from fastcast.handshake import Accept, Handshake
+from fastcast.listen import listen
+
+__all__ = ["Server", "run", "serve"]
+
+_log = logging.getLogger("fastcast")
+
+_MAX_HEAD = 8192
+
+# Shards need some fds for themselves; see count_room in core/shard.c.
+_FDS_OF_A_SHARD = 64
+
+Data: TypeAlias = str | bytes | bytearray | memoryview
+
+
+class Server:
+    """A WebSocket server that relays every message to all clients of the same channel.
+
+    Use it with ``async with``, or call ``start()`` and ``stop()``. One loop owns it; ``broadcast`` and ``stats``
+    may be called from any thread while it runs.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        page = resources.files("fastcast").joinpath("page/chat.html").read_bytes() if self.config.page else None
+        self._handshake = Handshake(
+            origins=self.config.origin, subprotocols=self.config.subprotocol, page=page, max_head=_MAX_HEAD
+        )
+        self._hub: Hub | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The TCP port that the server listens on."""
+        return self._port
+
+    async def start(self) -> None:
+        """Listen. Raises StartError when the address can't be had, or the system refuses threads or memory."""
+        if self._hub is not None:
+            raise FastcastError("a server starts only once")
+        config = self.config
+        sockets = listen(config.host, config.port, _shards(config))
+        try:
+            hub = Hub(
+                listeners=[[each.fileno() for each in of_shard] for of_shard in sockets],
+                max_connections=config.max_connections,
+                max_message=config.max_message,
+                max_queue=config.queue_limit,
+                max_backlog=config.backlog_limit,
+                max_head=_MAX_HEAD,
+                handshake_timeout=_milliseconds(config.handshake_timeout),
+                ping_interval=_milliseconds(config.ping_interval),
+                ping_timeout=_milliseconds(config.ping_timeout),
+                close_timeout=_milliseconds(config.close_timeout),
+                timeout=self._handshake.timeout,
+                too_large=self._handshake.too_large,
+                full=self._handshake.full,
+            )
+        except OSError as error:
+            _close(sockets)
+            raise StartError(f"cannot start: {error.strerror}") from error
+        self._port = sockets[0][0].getsockname()[1]
+        for of_shard in sockets:
+            for each in of_shard:
+                each.detach()  # the hub's from here on
+        try:
+            hub.start()
+        except OSError as error:
+            raise StartError(f"cannot start the shards: {error.strerror}") from error
+        if not hub.private_tables:
+            _log.warning(
+                "the system refuses each shard an fd table of its own: all %d share the limit of %d open files",
+                hub.shards,
+                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
+        self._hub = hub
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._loop.add_reader(hub.event_fd, self._on_events)
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Deliver what is published, close every client with 1001, and end.
+
+        Who hasn't gone after ``timeout`` seconds (default: ``shutdown_timeout``) is cut off. May be called again with
+        less time while an earlier call waits.
+        """
+        if self._hub is None:
+            return
+        seconds = self.config.shutdown_timeout if timeout is None else timeout
+        self._hub.stop(_milliseconds(seconds))
+        await self._ended.wait()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def broadcast(self, data: Data, channel: str = "/") -> None:
+        """Send a message to every client of the channel: str as text, bytes-like data as binary.
+
+        Returns at once, whatever the number of clients, and may be called from any thread. Raises OverloadError when
+        too much is under way already, and FastcastError when the server isn't running.
+        """
+        if self._hub is None:
+            raise FastcastError("the server is not running")
+        try:
+            self._hub.publish(channel, data)
+        except BlockingIOError:
+            raise OverloadError("too much is under way: the shards must catch up first") from None
+        except BrokenPipeError:
+            raise FastcastError("the server is not running") from None
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, and gauges: summed up, and for each shard under ``"shards"``.
+
+        Each delivery is in one of these numbers: ``sent = delivered + dropped + gone + queued``. Of a server that has
+        stopped, the last numbers are told.
+        """
+        if self._hub is None:
+            raise FastcastError("the server has not been started")
+        return self._hub.stats()
+
+    def describe(self) -> str:
+        """One line: address, shards, I/O backend, room."""
+        if self._hub is None:
+            raise FastcastError("the server has not been started")
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return (
+            f"fastcast is ready at http://{host}:{self._port}/ ({self._hub.shards} shards,"
+            f" {self._hub.backend}, room for {self._hub.capacity} connections)"
+        )
+
+    def _on_events(self) -> None:
+        hub = self._hub
+        assert hub is not None
+        for client, head in hub.requests():
+            decision = self._handshake.answer(head)
+            hub.answer(client, decision.response, decision.channel if type(decision) is Accept else None)
+        if hub.running == 0:
+            assert self._loop is not None
+            self._loop.remove_reader(hub.event_fd)
+            self._ended.set()
+
+
+def serve(**options: Any) -> Server:
+    """A server with these options, the same as those of ``fastcast serve`` (``max_queue="4MiB"``).
+
+        async with fastcast.serve(port=0) as server:
+            server.broadcast("hello")
+
+    Raises ConfigError for an option that doesn't exist or has a wrong value.
+    """
+    return Server(Config(**options))
+
+
+def run(config: Config, *, ready: Callable[[Server], None]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. ``ready`` is called once the server listens.
+
+    The first signal stops gracefully, a second one at once. Raises StartError.
+    """
+    return uvloop.run(_run(config, ready))
+
+
+async def _run(config: Config, ready: Callable[[Server], None]) -> int:
+    loop = asyncio.get_running_loop()
+    server = Server(config)
+    stopping: list[asyncio.Task[None]] = []
+
+    def on_signal(number: int) -> None:
+        name = signal.Signals(number).name
+        if stopping:
+            _log.info("%s again: ending at once", name)
+            stopping.append(loop.create_task(server.stop(0)))
+        else:
+            _log.info("%s: stopping within %g s", name, config.shutdown_timeout)
+            stopping.append(loop.create_task(server.stop()))
+        signalled.set()
+
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await server.start()
+    ready(server)
+    await signalled.wait()
+    await stopping[0]
+    await asyncio.gather(*stopping)
+    return 0
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _close(sockets: list[list[Any]]) -> None:
+    for of_shard in sockets:
+        for each in of_shard:
+            each.close()
+
+
+def _shards(config: Config) -> int:
+    """One shard for each processor, two at least; more where ``max_connections`` wants more fds than they have."""
+    if config.shards is not None:
+        return config.shards
+    shards = max(2, len(os.sched_getaffinity(0)))
+    if config.max_connections is not None:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY:
+            room = max(1, limit - _FDS_OF_A_SHARD)
+            # The kernel's spread is uneven by a percent or so, and a handover costs more than a little space.
+            shards = max(shards, -(-config.max_connections * 102 // (room * 100)))
+    return min(shards, 1024)
