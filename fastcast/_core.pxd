@@ -35,6 +35,11 @@ cdef extern from "fastcast.h" nogil:
         size_t length
         uint8_t *head
 
+    struct fc_answer:
+        uint64_t client
+        fc_span response
+        fc_span channel
+
     struct fc_shard_stats:
         uint64_t accepted
         uint64_t closed
@@ -76,7 +81,7 @@ cdef extern from "fastcast.h" nogil:
     int fc_hub_event_fd(const fc_hub *hub)
     size_t fc_hub_requests(fc_hub *hub, fc_request **requests)
     void fc_hub_release(fc_request *requests, size_t n)
-    int fc_hub_answer(fc_hub *hub, uint64_t client, fc_span response, fc_span channel)
+    int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)
     int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload)
     void fc_hub_stop(fc_hub *hub, uint32_t timeout)
     unsigned int fc_hub_running(fc_hub *hub)

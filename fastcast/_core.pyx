@@ -164,18 +164,34 @@ cdef class Hub:
             fc_hub_release(array, n)
         return heads
 
-    def answer(self, uint64_t client, bytes response not None, str channel):
-        """Write the response to a client that asked; open its WebSocket on the channel, or, for None, end.
+    def answer(self, list answers not None):
+        """Answer clients that asked, by (client id, response, channel) for each.
 
-        A client that has gone in the meantime is no error.
+        The response is written; then the WebSocket is open on the channel or, where that is None, the connection
+        ends. A client that has gone in the meantime is no error.
         """
-        cdef fc_span name
-        cdef Py_ssize_t length = 0
-        name.bytes = NULL
-        if channel is not None:
-            name.bytes = PyUnicode_AsUTF8AndSize(channel, &length)
-        name.length = <size_t>length
-        check(fc_hub_answer(self.hub, client, span_of(response), name))
+        cdef Py_ssize_t n = len(answers)
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t length
+        cdef int result
+        cdef fc_answer *array = <fc_answer *>malloc(n * sizeof(fc_answer) + 1)
+        if array == NULL:
+            raise MemoryError()
+        try:
+            for client, response, channel in answers:
+                length = 0
+                array[i].client = client
+                array[i].response = span_of(<bytes?>response)
+                array[i].channel.bytes = NULL
+                if channel is not None:
+                    array[i].channel.bytes = PyUnicode_AsUTF8AndSize(channel, &length)
+                array[i].channel.length = <size_t>length
+                i += 1
+            with nogil:
+                result = fc_hub_answer(self.hub, array, <size_t>n)
+        finally:
+            free(array)
+        check(result)
 
     def publish(self, str channel not None, object data):
         """Send str as text, or bytes-like data as binary, to every client of the channel.

@@ -201,7 +201,7 @@ _FIELD_COMPLAINTS = (
     _BARE_LINE_END,
     (re.compile(rb"\n\r\n(?s:.)|(?<!\r\n\r\n)\Z"), "the request head does not end with its first empty line"),
     (re.compile(rb"\n[\t ]"), "a header line begins with a blank; folded headers are obsolete"),
-    (re.compile(rb"\n[^:\r]*[\t ]:"), "a header has a blank between its name and the colon"),
+    (re.compile(rb"\n" + _TOKEN + rb"[\t ]+:"), "a header has a blank between its name and the colon"),
     (re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"), "a header has a control character"),
     (re.compile(rb"\n[^:\r]+\r"), "a header line has no colon"),
     (re.compile(rb""), "a header's name is not a token"),

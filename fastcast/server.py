@@ -15,8 +15,8 @@ from typing import Any, Self, TypeAlias
 import uvloop
 
 from fastcast._core import Hub
-from fastcast.config import Config
-from fastcast.errors import FastcastError, OverloadError, StartError
+from fastcast.config import OPTIONS, Config
+from fastcast.errors import ConfigError, FastcastError, OverloadError, StartError
 from fastcast.handshake import Accept, Handshake
 from fastcast.listen import listen
 
@@ -161,13 +161,17 @@ class Server:
     def _on_events(self) -> None:
         hub = self._hub
         assert hub is not None
-        for client, head in hub.requests():
-            decision = self._handshake.answer(head)
-            hub.answer(client, decision.response, decision.channel if type(decision) is Accept else None)
+        if requests := hub.requests():
+            hub.answer([self._answer(client, head) for client, head in requests])
         if hub.running == 0:
             assert self._loop is not None
             self._loop.remove_reader(hub.event_fd)
             self._ended.set()
+
+
+    def _answer(self, client: int, head: bytes) -> tuple[int, bytes, str | None]:
+        decision = self._handshake.answer(head)
+        return client, decision.response, decision.channel if isinstance(decision, Accept) else None
 
 
 def serve(**options: Any) -> Server:
@@ -178,6 +182,9 @@ def serve(**options: Any) -> Server:
 
     Raises ConfigError for an option that doesn't exist or has a wrong value.
     """
+    unknown = options.keys() - {option.name for option in OPTIONS}
+    if unknown:
+        raise ConfigError(f"there is no option {sorted(unknown)[0]!r}")
     return Server(Config(**options))
 
 

@@ -130,13 +130,15 @@ uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *ch
     return lost;
 }
 
-int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *command)
+int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n)
 {
-    int flags = fc_mailbox_put(&exchange->mailboxes[shard], command, 1, 0);
+    int flags = fc_mailbox_put(&exchange->mailboxes[shard], commands, n, 0);
 
     if (flags < 0) {
-        fc_channel_unref(&exchange->channels, command->channel);
-        fc_message_unref(command->message);
+        for (uint32_t i = 0; i < n; i++) {
+            fc_channel_unref(&exchange->channels, commands[i].channel);
+            fc_message_unref(commands[i].message);
+        }
         return flags;
     }
     act_on(exchange, shard, flags);
@@ -188,7 +190,6 @@ int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t
         return error;
     memcpy(copy, head, length);
     pthread_mutex_lock(&exchange->requests_lock);
-    bool first = exchange->request_count == 0;
     if (exchange->request_count == exchange->request_capacity) {
         size_t capacity = exchange->request_capacity ? 2 * exchange->request_capacity : 64;
         struct fc_request *grown = realloc(exchange->requests, capacity * sizeof *grown);
@@ -205,8 +206,6 @@ int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t
     pthread_mutex_unlock(&exchange->requests_lock);
     if (error)
         free(copy);
-    else if (first)
-        fc_exchange_notify(exchange);
     return error;
 }
 

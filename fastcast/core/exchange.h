@@ -44,13 +44,13 @@ void fc_exchange_destroy(struct fc_exchange *exchange);
 uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *channel,
                              struct fc_message *const *messages, unsigned n);
 
-/* Puts one command into a shard's mailbox. Consumes its references, also on failure. 0 or -ENOMEM. */
-int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *command);
+/* Puts commands into a shard's mailbox. Consumes their references, also on failure. 0 or -ENOMEM. */
+int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n);
 
 /* A shard has dealt with `bytes` of what was published to it. */
 void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t bytes);
 
-/* Hands a request head, copied, to Python. 0 or -ENOMEM. */
+/* Hands a request head, copied, to Python, which sees it after the next fc_exchange_notify. 0 or -ENOMEM. */
 int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t *head, size_t length);
 
 /* Takes all heads, and resets the event fd. */

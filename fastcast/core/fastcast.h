@@ -43,6 +43,12 @@ struct fc_request {
     uint8_t *head; /* owned by the array's holder until fc_hub_release */
 };
 
+struct fc_answer {
+    uint64_t client;
+    struct fc_span response;
+    struct fc_span channel;
+};
+
 /* Written by the shards, each its own, and read at any time: every number is right, but
  * they are not all of the same instant. */
 #define FC_COUNTERS(X)                                                                                          \
@@ -107,9 +113,10 @@ int fc_hub_event_fd(const struct fc_hub *hub);
 size_t fc_hub_requests(struct fc_hub *hub, struct fc_request **requests);
 void fc_hub_release(struct fc_request *requests, size_t n);
 
-/* Answers a request: writes the response and, with a channel, opens the WebSocket as its member; without
- * one (length 0), the connection ends behind the response. A client that has gone is no error. -ENOMEM. */
-int fc_hub_answer(struct fc_hub *hub, uint64_t client, struct fc_span response, struct fc_span channel);
+/* Answers requests: writes the response and, with a channel, opens the WebSocket as its member; without one
+ * (length 0), the connection ends behind the response. All answers for a shard go to it at once. A client that has
+ * gone is no error. -ENOMEM: some were not answered, and time out. */
+int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n);
 
 /* Sends one message to every client of the channel, as text or binary. Costs the same for any number of
  * clients. -EAGAIN: the shards are behind by a quarter of max_backlog. -ENOMEM. -ESHUTDOWN once stopping. */

@@ -241,7 +241,7 @@ void fc_hub_stop(struct fc_hub *hub, uint32_t timeout)
     atomic_store(&exchange->stopping, true);
     for (unsigned i = 0; i < exchange->shards; i++) {
         /* Short of memory for a command that frees everything: it must be got through. */
-        while (fc_exchange_command(exchange, i, &stop))
+        while (fc_exchange_command(exchange, i, &stop, 1))
             sched_yield();
     }
 }
@@ -295,24 +295,46 @@ void fc_hub_release(struct fc_request *requests, size_t n)
     fc_requests_free(requests, n);
 }
 
-int fc_hub_answer(struct fc_hub *hub, uint64_t client, struct fc_span response, struct fc_span channel)
+static int make_command(struct fc_exchange *exchange, const struct fc_answer *answer, struct fc_command *command)
 {
-    struct fc_exchange *exchange = &hub->exchange;
-    struct fc_command command = {.kind = FC_COMMAND_ANSWER, .client = client};
-
-    if (fc_client_id_shard(client) >= exchange->shards)
-        return -EINVAL;
-    command.message = fc_message_raw(&exchange->account, response.bytes, response.length);
-    if (!command.message)
+    *command = (struct fc_command){.kind = FC_COMMAND_ANSWER, .client = answer->client};
+    command->message = fc_message_raw(&exchange->account, answer->response.bytes, answer->response.length);
+    if (!command->message)
         return -ENOMEM;
-    if (channel.length > 0) {
-        command.channel = fc_channels_get(&exchange->channels, channel.bytes, channel.length);
-        if (!command.channel) {
-            fc_message_unref(command.message);
+    if (answer->channel.length > 0) {
+        command->channel =
+            fc_channels_get(&exchange->channels, answer->channel.bytes, answer->channel.length);
+        if (!command->channel) {
+            fc_message_unref(command->message);
             return -ENOMEM;
         }
     }
-    return fc_exchange_command(exchange, fc_client_id_shard(client), &command);
+    return 0;
+}
+
+int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n)
+{
+    enum { PIECE = 64 };
+    struct fc_exchange *exchange = &hub->exchange;
+    struct fc_command commands[PIECE];
+    int error = 0;
+
+    for (unsigned shard = 0; shard < exchange->shards; shard++) {
+        for (size_t i = 0; i < n;) {
+            uint32_t count = 0;
+            for (; i < n && count < PIECE; i++) {
+                if (fc_client_id_shard(answers[i].client) != shard)
+                    continue;
+                if (make_command(exchange, &answers[i], &commands[count]))
+                    error = -ENOMEM;
+                else
+                    count++;
+            }
+            if (count > 0 && fc_exchange_command(exchange, shard, commands, count))
+                error = -ENOMEM;
+        }
+    }
+    return error;
 }
 
 int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload)

@@ -68,7 +68,7 @@ static void begin_leaving(struct fc_shard *shard, struct fc_client *client, uint
     fc_read_forget(client);
     client->state = FC_CLIENT_LEAVING;
     client->active = shard->tick;
-    if (fc_exchange_command(shard->exchange, shard->index, &command))
+    if (fc_exchange_command(shard->exchange, shard->index, &command, 1))
         fc_conn_echo_close(shard, slot, code);
 }
 
@@ -187,6 +187,7 @@ static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot,
     client->state = FC_CLIENT_ASKED;
     fc_count(&shard->counters.asked, 1);
     fc_count(&shard->counters.requests, 1);
+    shard->has_asked = true;
 }
 
 /* Bytes of a HEAD client. In the usual case all of the head is in one piece, and nothing is kept. */

@@ -404,6 +404,9 @@ static void read_some(struct fc_shard *shard)
         if (fc_clients_find(&shard->clients, id))
             fc_read_once(shard, fc_client_id_slot(id));
     }
+    if (shard->has_asked)
+        fc_exchange_notify(shard->exchange);
+    shard->has_asked = false;
 }
 
 static bool has_work(const struct fc_shard *shard)

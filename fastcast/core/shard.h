@@ -61,6 +61,7 @@ struct fc_shard {
     uint64_t accept_after; /* no accepting before, for want of fds or memory */
     bool accept_pending;
     bool door_pending;
+    bool has_asked; /* in this round: Python is told once, when the round's requests are together */
     bool stopping;
     uint32_t stop_slot;   /* next to be told that we stop */
     uint32_t sweep_slot;  /* next to be looked at */

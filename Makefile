@@ -1,0 +1,46 @@
+# Two commands for a fresh machine with Python 3.11, gcc, make, apt and pip:
+#
+#   make serve    installs fastcast into .venv and starts the server (ARGS="--port 9000" for options)
+#   make test     installs what the tests need, a browser included, into .venv-test, and runs all of them
+
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+ARGS ?=
+SOURCES := setup.py pyproject.toml $(shell find fastcast -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.html')
+
+serve: .venv/installed
+	exec .venv/bin/fastcast serve $(ARGS)
+
+test: .venv-test/installed browser
+	.venv-test/bin/python -m pytest $(ARGS)
+
+# The comparisons that stay within one process; benchmarks/macro has its own command.
+benchmark: .venv-test/installed
+	.venv-test/bin/python -m pytest benchmarks/micro --benchmark-only $(ARGS)
+
+.venv/installed: $(SOURCES) | system
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check .
+	touch $@
+
+.venv-test/installed: $(SOURCES) | system
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# Debian keeps venv and Python.h in packages of their own.
+system:
+	@$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+		|| { $(APT_UPDATE) && $(APT_INSTALL) python3-venv python3-dev; }
+
+# The chat page is tested in a real browser.
+browser:
+	@command -v chromium >/dev/null || { $(APT_UPDATE) && $(APT_INSTALL) chromium; }
+
+ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
+APT_UPDATE := $(ROOT) apt-get -qq update
+APT_INSTALL := $(ROOT) apt-get -qq install --yes --no-install-recommends
+
+clean:
+	rm -rf .venv .venv-test build dist fastcast/*.so tests/c/build tests/fuzz/build
+
+.PHONY: serve test benchmark system browser clean
