@@ -10,7 +10,7 @@ import os
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t, uint8_t
 
 cdef extern from "Python.h":
@@ -65,13 +65,14 @@ cdef class Hub:
         bytes timeout not None,
         bytes too_large not None,
         bytes full not None,
+        str io="auto",
         bint shared_table=False,
     ):
         cdef fc_options options
         cdef size_t each = len(listeners[0]) if listeners else 0
         cdef size_t i = 0
 
-        if each == 0 or any(len(fds) != each for fds in listeners):
+        if each == 0 or {len(fds) for fds in listeners} != {each}:
             raise ValueError("every shard needs the same number of listeners, at least one")
         memset(&options, 0, sizeof(options))
         options.shards = <unsigned int>len(listeners)
@@ -85,6 +86,7 @@ cdef class Hub:
         options.ping_interval = ping_interval
         options.ping_timeout = ping_timeout
         options.close_timeout = close_timeout
+        options.io = {"auto": FC_IO_AUTO, "epoll": FC_IO_EPOLL, "uring": FC_IO_URING}[io]
         options.shared_table = shared_table
         options.timeout = span_of(timeout)
         options.too_large = span_of(too_large)
@@ -143,6 +145,11 @@ cdef class Hub:
     def backend(self):
         """The name of the I/O backend. After ``start()``."""
         return fc_hub_backend(self.hub).decode("ascii")
+
+    @property
+    def uring_error(self):
+        """The errno for which ``io="auto"`` fell back to epoll, or 0. After ``start()``."""
+        return fc_hub_uring_error(self.hub)
 
     @property
     def private_tables(self):
@@ -235,3 +242,25 @@ cdef class Hub:
         total.update(hub)
         total["shards"] = shards
         return total
+
+
+def encode_frame(bytes payload not None, bint text=False):
+    """The unmasked, unfragmented frame of a payload, as the core builds it."""
+    cdef size_t n = len(payload)
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(fc_frame_header_size(n) + n))
+    cdef uint8_t *out = <uint8_t *><char *>frame
+    out += fc_frame_write_header(out, FC_OP_TEXT if text else FC_OP_BINARY, n)
+    memcpy(out, <const char *>payload, n)
+    return frame
+
+
+def unmask(bytes payload not None, bytes mask not None):
+    """The payload with the 4-byte mask applied, as the core does it for what clients send."""
+    cdef Py_ssize_t n = len(payload)
+    cdef bytes plain = PyBytes_FromStringAndSize(NULL, n)
+    if len(mask) != 4:
+        raise ValueError("a mask has 4 bytes")
+    fc_frame_unmask(
+        <uint8_t *><char *>plain, <const uint8_t *><const char *>payload, <size_t>n, <const uint8_t *><const char *>mask, 0
+    )
+    return plain

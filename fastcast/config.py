@@ -311,6 +311,15 @@ class Config:
             "Threads that own the clients; auto follows the processors.",
         ),
     )
+    io: str = field(
+        default="auto",
+        metadata=_option(
+            Choice(("auto", "epoll", "uring"), "BACKEND"),
+            "Listening",
+            "How the kernel is asked: epoll, uring (io_uring for sends), or auto, which is uring where the"
+            " kernel allows it.",
+        ),
+    )
     page: bool = field(
         default=True,
         metadata=_option(Switch(), "Listening", "Serve a chat page at / to browsers."),

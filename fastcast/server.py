@@ -76,6 +76,7 @@ class Server:
                 timeout=self._handshake.timeout,
                 too_large=self._handshake.too_large,
                 full=self._handshake.full,
+                io=config.io,
             )
         except OSError as error:
             _close(sockets)
@@ -88,6 +89,8 @@ class Server:
             hub.start()
         except OSError as error:
             raise StartError(f"cannot start the shards: {error.strerror}") from error
+        if hub.uring_error:
+            _log.warning("io_uring is not available (%s): using epoll", os.strerror(hub.uring_error))
         if not hub.private_tables:
             _log.warning(
                 "the system refuses each shard an fd table of its own: all %d share the limit of %d open files",

@@ -14,7 +14,7 @@ enum fc_client_state {
     FC_CLIENT_HEAD,    /* collecting the request head */
     FC_CLIENT_ASKED,   /* Python decides on the request; not read from */
     FC_CLIENT_OPEN,    /* a member of its channel */
-    FC_CLIENT_LEAVING, /* its Close has come, the answer follows what is published before it; not read from */
+    FC_CLIENT_LEAVING, /* its Close or an error has come, our Close follows what was published before; not read from */
     FC_CLIENT_CLOSING, /* our Close is on its way or sent, the client's is awaited */
     FC_CLIENT_ENDING,  /* what's queued is the last: then we shut down our side; not read from */
     FC_CLIENT_LINGER,  /* our side is shut down: reads and discards until the other side is, too */

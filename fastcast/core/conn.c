@@ -174,19 +174,15 @@ static void write_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
 void fc_conn_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
-    bool graceful = code == FC_CLOSE_GOING_AWAY;
-    bool in_step = graceful || code == FC_ERR_POLICY; /* the client's frames still make sense */
 
-    if (!graceful)
+    if (code == FC_ERR_POLICY)
         fc_write_drop_unstarted(shard, client);
     leave(shard, client, slot);
-    if (!in_step)
-        fc_read_forget(client);
-    client->state = in_step ? FC_CLIENT_CLOSING : FC_CLIENT_ENDING;
+    client->state = FC_CLIENT_CLOSING;
     write_close(shard, slot, code);
 }
 
-void fc_conn_echo_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
+void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
@@ -215,6 +211,7 @@ void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot)
         return;
     }
     client->state = FC_CLIENT_LINGER;
+    client->active = shard->tick;
     client->flags |= FC_CLIENT_UNREAD;
     fc_read_later(shard, client, slot);
 }

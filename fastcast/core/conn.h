@@ -22,12 +22,12 @@ void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span respo
 
 void fc_conn_ping(struct fc_shard *shard, uint32_t slot);
 
-/* Closes an OPEN client with the code. What waits for it goes out first, but not where it's closed for
- * being slow (1008) or wrong: then only a frame that's begun does. */
+/* Closes an OPEN client, and waits for its Close: 1001, behind what waits for it; or 1008, because it's slow, and then
+ * only a frame that's begun still goes out. */
 void fc_conn_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
 
-/* The answer to the Close of a LEAVING client. */
-void fc_conn_echo_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
+/* The last word to a LEAVING client: the answer to its Close, or the code of its error. */
+void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
 
 /* All is said to an ENDING client: shuts down our side, and waits for the client's. */
 void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot);

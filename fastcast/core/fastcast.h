@@ -12,6 +12,12 @@
 
 struct fc_hub;
 
+enum fc_io_choice {
+    FC_IO_AUTO,  /* io_uring where the system allows it, else epoll */
+    FC_IO_EPOLL,
+    FC_IO_URING,
+};
+
 struct fc_span {
     const void *bytes;
     size_t length;
@@ -30,6 +36,7 @@ struct fc_options {
     uint32_t ping_interval;     /* silence of a client until it's pinged; 0: never */
     uint32_t ping_timeout;      /* further silence until it's given up */
     uint32_t close_timeout;     /* how long a closing client may take */
+    enum fc_io_choice io;
     bool shared_table;          /* don't try to give each shard an fd table of its own */
     struct fc_span timeout;     /* complete HTTP responses, copied: 408, */
     struct fc_span too_large;   /* 431, */
@@ -134,8 +141,11 @@ unsigned fc_hub_shards(const struct fc_hub *hub);
 /* Clients that there is room for. After fc_hub_start. */
 uint64_t fc_hub_capacity(struct fc_hub *hub);
 
-/* "epoll". After fc_hub_start. */
+/* "io_uring" or "epoll". After fc_hub_start. */
 const char *fc_hub_backend(struct fc_hub *hub);
+
+/* Why io_uring isn't used though FC_IO_AUTO asked for it: an errno; 0 if it is, or wasn't asked for. After fc_hub_start. */
+int fc_hub_uring_error(struct fc_hub *hub);
 
 /* Whether each shard has an fd table of its own. After fc_hub_start. */
 bool fc_hub_private_tables(struct fc_hub *hub);

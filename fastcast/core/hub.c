@@ -384,6 +384,11 @@ const char *fc_hub_backend(struct fc_hub *hub)
     return hub->shards[0]->backend;
 }
 
+int fc_hub_uring_error(struct fc_hub *hub)
+{
+    return hub->shards[0]->uring_error;
+}
+
 bool fc_hub_private_tables(struct fc_hub *hub)
 {
     for (unsigned i = 0; i < hub->exchange.shards; i++) {

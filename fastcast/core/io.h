@@ -46,6 +46,9 @@ struct fc_io {
 
 int fc_io_open_epoll(struct fc_io **io);
 
+/* Fails where the kernel or a policy doesn't allow io_uring, or not all that we need of it. */
+int fc_io_open_uring(struct fc_io **io);
+
 static inline void fc_io_close(struct fc_io *io)
 {
     io->ops->close(io);

@@ -13,7 +13,7 @@ struct fc_message;
 enum fc_command_kind {
     FC_COMMAND_PUBLISH, /* message, to the members of channel */
     FC_COMMAND_ANSWER,  /* client's request: message is the response; joins channel, or ends without one */
-    FC_COMMAND_CLOSE,   /* client's Close came: echo code behind all that was published before */
+    FC_COMMAND_CLOSE,   /* client is leaving: say code to it, behind all that was published before */
     FC_COMMAND_STOP,    /* deliver, close everyone, end by the deadline */
 };
 

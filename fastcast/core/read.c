@@ -58,8 +58,8 @@ static void publish(struct fc_shard *shard, struct fc_client *client, struct fc_
     fc_count(&shard->counters.dropped, lost);
 }
 
-/* A Close has come: nothing of this client's counts any more, and our answer goes through the mailbox, so
- * that it follows the messages which came before it, this client's own among them. */
+/* A Close has come, or an error: nothing more of this client's counts. What we say to it goes through the mailbox,
+ * so that it follows the messages that came before, this client's own among them. */
 static void begin_leaving(struct fc_shard *shard, struct fc_client *client, uint32_t slot, uint16_t code)
 {
     struct fc_command command = {
@@ -69,7 +69,7 @@ static void begin_leaving(struct fc_shard *shard, struct fc_client *client, uint
     client->state = FC_CLIENT_LEAVING;
     client->active = shard->tick;
     if (fc_exchange_command(shard->exchange, shard->index, &command, 1))
-        fc_conn_echo_close(shard, slot, code);
+        fc_conn_say_close(shard, slot, code);
 }
 
 static void fail(struct fc_shard *shard, struct fc_client *client, uint32_t slot, int error)
@@ -79,7 +79,7 @@ static void fail(struct fc_shard *shard, struct fc_client *client, uint32_t slot
         return;
     }
     fc_count(&shard->counters.violations, 1);
-    fc_conn_close(shard, slot, (uint16_t)-error);
+    begin_leaving(shard, client, slot, (uint16_t)-error);
 }
 
 /* Keeps the parser's state for a client that's amid a frame or message, and only for such. */

@@ -29,6 +29,7 @@ enum { TOKEN_WAKE = 0, TOKEN_DOOR = 1, TOKEN_LISTENER = 2 };
 #define READS_IN_A_ROUND 256
 #define SWEEP_STEPS 4
 #define STOP_SLICE 1024
+#define LINGER_MS 1000
 
 static uint64_t clock_ms(void)
 {
@@ -112,6 +113,19 @@ static uint32_t count_room(const struct fc_shard *shard)
     return (uint32_t)room;
 }
 
+static int open_io(struct fc_shard *shard)
+{
+    enum fc_io_choice choice = shard->exchange->options.io;
+
+    if (choice != FC_IO_EPOLL) {
+        int error = fc_io_open_uring(&shard->io);
+        if (!error || choice == FC_IO_URING)
+            return error;
+        shard->uring_error = -error;
+    }
+    return fc_io_open_epoll(&shard->io);
+}
+
 static int set_up(struct fc_shard *shard)
 {
     const struct fc_exchange *exchange = shard->exchange;
@@ -121,7 +135,7 @@ static int set_up(struct fc_shard *shard)
     shard->capacity = count_room(shard);
     if ((error = fc_clients_init(&shard->clients, shard->capacity + FC_SPARE_FDS)))
         return error;
-    if ((error = fc_io_open_epoll(&shard->io)))
+    if ((error = open_io(shard)))
         return error;
     shard->backend = shard->io->ops->name;
     if ((error = fc_io_watch(shard->io, exchange->mailboxes[shard->index].wake, TOKEN_WAKE)))
@@ -181,7 +195,7 @@ static void answer(struct fc_shard *shard, const struct fc_command *command)
     fc_message_unref(command->message);
 }
 
-static void echo_close(struct fc_shard *shard, const struct fc_command *command)
+static void say_close(struct fc_shard *shard, const struct fc_command *command)
 {
     const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
     uint32_t slot = fc_client_id_slot(command->client);
@@ -190,7 +204,7 @@ static void echo_close(struct fc_shard *shard, const struct fc_command *command)
         return;
     fc_fanout_settle(shard, slot);
     if (fc_clients_find(&shard->clients, command->client) == client)
-        fc_conn_echo_close(shard, slot, command->code);
+        fc_conn_say_close(shard, slot, command->code);
 }
 
 static void obey(struct fc_shard *shard)
@@ -208,7 +222,7 @@ static void obey(struct fc_shard *shard)
             answer(shard, command);
             break;
         case FC_COMMAND_CLOSE:
-            echo_close(shard, command);
+            say_close(shard, command);
             break;
         case FC_COMMAND_STOP:
             begin_stop(shard);
@@ -342,6 +356,11 @@ static void sweep_client(struct fc_shard *shard, uint32_t slot)
         break;
     case FC_CLIENT_OPEN:
         sweep_open(shard, client, slot);
+        break;
+    case FC_CLIENT_LINGER:
+        /* All is said, and the client's end of TCP is but a courtesy: not worth a long wait. */
+        if (silent_for(shard, client, options->close_timeout < LINGER_MS ? options->close_timeout : LINGER_MS))
+            fc_conn_drop(shard, slot);
         break;
     default:
         if (silent_for(shard, client, options->close_timeout))

@@ -45,6 +45,7 @@ struct fc_shard {
     bool private_table;
     bool listening; /* the listeners are open, in the table that the thread uses */
     uint32_t capacity;   /* clients that the fd table holds */
+    int uring_error;     /* errno that made it fall back to epoll */
     const char *backend; /* the name of `io`; it stays valid when that is gone */
     struct fc_io *io;
 
