@@ -1,5 +1,7 @@
 """Broadcast over WebSocket to very many clients.
 
+::
+
     import fastcast
 
     async with fastcast.serve(port=8000) as server:

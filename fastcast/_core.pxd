@@ -8,6 +8,11 @@ cdef extern from "fastcast.h" nogil:
     struct fc_hub:
         pass
 
+    enum fc_io_choice:
+        FC_IO_AUTO
+        FC_IO_EPOLL
+        FC_IO_URING
+
     struct fc_span:
         const void *bytes
         size_t length
@@ -25,6 +30,7 @@ cdef extern from "fastcast.h" nogil:
         uint32_t ping_interval
         uint32_t ping_timeout
         uint32_t close_timeout
+        fc_io_choice io
         bint shared_table
         fc_span timeout
         fc_span too_large
@@ -88,7 +94,19 @@ cdef extern from "fastcast.h" nogil:
     unsigned int fc_hub_shards(const fc_hub *hub)
     uint64_t fc_hub_capacity(fc_hub *hub)
     const char *fc_hub_backend(fc_hub *hub)
+    int fc_hub_uring_error(fc_hub *hub)
     bint fc_hub_private_tables(fc_hub *hub)
     void fc_hub_read_stats(fc_hub *hub, fc_hub_stats *stats)
     void fc_hub_read_shard_stats(fc_hub *hub, unsigned int shard, fc_shard_stats *stats)
     void fc_hub_destroy(fc_hub *hub)
+
+
+# What the core does to single frames, for tests and benchmarks; servers never call it from Python.
+cdef extern from "frame.h" nogil:
+    enum:
+        FC_OP_TEXT
+        FC_OP_BINARY
+        FC_FRAME_HEADER_MAX
+    size_t fc_frame_header_size(uint64_t length)
+    size_t fc_frame_write_header(uint8_t *out, uint8_t opcode, uint64_t length)
+    void fc_frame_unmask(uint8_t *out, const uint8_t *data, size_t n, const uint8_t *mask, uint64_t phase)

@@ -18,4 +18,4 @@ class StartError(FastcastError):
 
 
 class OverloadError(FastcastError):
-    """A message was not published: so much is under way that the shards must catch up first. Try again later."""
+    """A message was not published: too much is under way, and the shards must catch up. Try again later."""

@@ -101,7 +101,8 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2
 # RFC 3986 section 2, except '?' and '%', which are added where they may occur, and '#', as a request target
 # has no fragment. '[' and ']' belong to a host, but browsers leave them as they are in paths and queries.
 _URI = rb"A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]"
-_QUERY = rb"(?:\?[" + _URI + rb"%?]*)?"
+# Queries are cut off unread, and browsers leave these too as they are: new WebSocket("ws://host/?q={}").
+_QUERY = rb"(?:\?[" + _URI + rb"%?{}|\\^`]*)?"
 _PATH_AND_QUERY = rb"(/[" + _URI + rb"%]*)" + _QUERY
 
 # RFC 3986 section 3.2.2. Never empty: RFC 9110 section 4.2.1 has no http URI without a host. No user
@@ -151,7 +152,7 @@ _SWITCHING = (
 )
 
 # RFC 6454 section 6.2, the form in which browsers send it.
-_ORIGIN = re.compile(rb"(?i)null|[a-z][a-z0-9+.\-]*://(?:[a-z0-9._\-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
+_ORIGIN = re.compile(r"(?ai)null|[a-z][a-z0-9+.\-]*://(?:[a-z0-9._\-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 _DEFAULT_PORT = re.compile(rb"((?:http|ws)://.*):80|((?:https|wss)://.*):443")
 
 _DIGITS = re.compile(rb"[0-9]+")
@@ -394,7 +395,7 @@ class Handshake:
     def _parse_origins(origins: Sequence[str]) -> frozenset[bytes] | None:
         """The origins as `_canonical` spells them, or None if all are welcome."""
         for origin in origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin.encode()):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin; write scheme://host or scheme://host:port")
         if not origins or "*" in origins:
             return None

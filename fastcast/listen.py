@@ -13,8 +13,8 @@ _BACKLOG = 65535
 def listen(host: str, port: int, shards: int) -> list[list[socket.socket]]:
     """Bind every address of ``host``; returns a list of sockets for each of the shards, first address first.
 
-    The sockets of an address share its port (SO_REUSEPORT), and the kernel spreads the connections over them. Port
-    0 picks a free port, the same for all addresses. Raises StartError when that can't be done.
+    The sockets of an address share its port (SO_REUSEPORT), and the kernel spreads the connections over them.
+    Port 0 picks a free port, the same for all addresses. Raises StartError when that can't be done.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -45,8 +45,8 @@ def _listen_one(family: int, address: tuple[object, ...], first: bool) -> socket
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Inherited by every accepted socket. A frame is written at once, and must not wait for another's ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The first binds without sharing: a port that somebody else has, another fastcast for one, is an error. The
-        # others may then share with it.
+        # The first binds without sharing: a port that somebody else has, another fastcast for one, is an
+        # error. The others may then share with it.
         if not first:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)

@@ -1,4 +1,4 @@
-"""The asyncio side: starts and stops the core, and answers its requests. No frames, and no client is touched here."""
+"""The asyncio side: starts and stops the core, and answers its requests. No frames, no sockets of clients."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ Data: TypeAlias = str | bytes | bytearray | memoryview
 class Server:
     """A WebSocket server that relays every message to all clients of the same channel.
 
-    Use it with ``async with``, or call ``start()`` and ``stop()``. One loop owns it; ``broadcast`` and ``stats``
-    may be called from any thread while it runs.
+    Use it with ``async with``, or call ``start()`` and ``stop()``. One loop owns it; ``broadcast`` and
+    ``stats`` may be called from any thread while it runs.
     """
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
-        page = resources.files("fastcast").joinpath("page/chat.html").read_bytes() if self.config.page else None
+        page = resources.files("fastcast") / "page" / "chat.html"
         self._handshake = Handshake(
-            origins=self.config.origin, subprotocols=self.config.subprotocol, page=page, max_head=_MAX_HEAD
+            origins=self.config.origin,
+            subprotocols=self.config.subprotocol,
+            page=page.read_bytes() if self.config.page else None,
+            max_head=_MAX_HEAD,
         )
         self._hub: Hub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,7 +59,7 @@ class Server:
         return self._port
 
     async def start(self) -> None:
-        """Listen. Raises StartError when the address can't be had, or the system refuses threads or memory."""
+        """Listen. Raises StartError when the address can't be had, or the system refuses what is needed."""
         if self._hub is not None:
             raise FastcastError("a server starts only once")
         config = self.config
@@ -93,7 +96,7 @@ class Server:
             _log.warning("io_uring is not available (%s): using epoll", os.strerror(hub.uring_error))
         if not hub.private_tables:
             _log.warning(
-                "the system refuses each shard an fd table of its own: all %d share the limit of %d open files",
+                "no fd tables of their own for the shards here: all %d share the limit of %d open files",
                 hub.shards,
                 resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             )
@@ -105,8 +108,8 @@ class Server:
     async def stop(self, timeout: float | None = None) -> None:
         """Deliver what is published, close every client with 1001, and end.
 
-        Who hasn't gone after ``timeout`` seconds (default: ``shutdown_timeout``) is cut off. May be called again with
-        less time while an earlier call waits.
+        Who hasn't gone after ``timeout`` seconds (default: ``shutdown_timeout``) is cut off. May be called
+        again with less time while an earlier call waits.
         """
         if self._hub is None:
             return
@@ -129,8 +132,8 @@ class Server:
     def broadcast(self, data: Data, channel: str = "/") -> None:
         """Send a message to every client of the channel: str as text, bytes-like data as binary.
 
-        Returns at once, whatever the number of clients, and may be called from any thread. Raises OverloadError when
-        too much is under way already, and FastcastError when the server isn't running.
+        Returns at once, whatever the number of clients, and may be called from any thread. Raises
+        OverloadError when too much is under way already, and FastcastError when the server isn't running.
         """
         if self._hub is None:
             raise FastcastError("the server is not running")
@@ -144,8 +147,8 @@ class Server:
     def stats(self) -> dict[str, Any]:
         """Counters since the start, and gauges: summed up, and for each shard under ``"shards"``.
 
-        Each delivery is in one of these numbers: ``sent = delivered + dropped + gone + queued``. Of a server that has
-        stopped, the last numbers are told.
+        Each delivery is in one of these numbers: ``sent = delivered + dropped + gone + queued``. Of a server
+        that has stopped, the last numbers are told.
         """
         if self._hub is None:
             raise FastcastError("the server has not been started")
@@ -171,7 +174,6 @@ class Server:
             self._loop.remove_reader(hub.event_fd)
             self._ended.set()
 
-
     def _answer(self, client: int, head: bytes) -> tuple[int, bytes, str | None]:
         decision = self._handshake.answer(head)
         return client, decision.response, decision.channel if isinstance(decision, Accept) else None
@@ -179,6 +181,8 @@ class Server:
 
 def serve(**options: Any) -> Server:
     """A server with these options, the same as those of ``fastcast serve`` (``max_queue="4MiB"``).
+
+    ::
 
         async with fastcast.serve(port=0) as server:
             server.broadcast("hello")
@@ -236,7 +240,7 @@ def _close(sockets: list[list[Any]]) -> None:
 
 
 def _shards(config: Config) -> int:
-    """One shard for each processor, two at least; more where ``max_connections`` wants more fds than they have."""
+    """One for each processor, at least two; more where ``max_connections`` wants more fds than they have."""
     if config.shards is not None:
         return config.shards
     shards = max(2, len(os.sched_getaffinity(0)))

@@ -117,6 +117,12 @@ static int finish_message(struct fc_inbound *in, struct fc_item *item)
 {
     if (in->opcode == FC_OP_TEXT && !fc_utf8_complete(&in->utf8))
         return -FC_ERR_UTF8;
+    /* Fragments left room for more. It's not worth a failure if it can't be given back. */
+    if (in->message->capacity - in->length > in->length / 4) {
+        struct fc_message *fitting = fc_message_resize(in->message, in->length);
+        if (fitting)
+            in->message = fitting;
+    }
     fc_message_seal(in->message, in->opcode, in->length);
     item->kind = FC_ITEM_MESSAGE;
     item->message = in->message;

@@ -32,6 +32,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "max_connections": ("100", 100),
     "max_message": ("64KiB", 65536),
     "max_queue": ("4MiB", 4 * MIB),
+    "io": ("epoll", "epoll"),
     "max_backlog": ("1.5MB", 1_500_000),
     "handshake_timeout": ("500ms", 0.5),
     "ping_interval": ("0", 0.0),

@@ -13,7 +13,7 @@ from fastcast.config import (
     KIB,
     MIB,
     OPTIONS,
-    QUEUE_HEADROOM,
+    HEADROOM,
     Config,
     format_duration,
     format_size,
@@ -145,8 +145,13 @@ class TestDefaults:
     def test_the_server_is_local_unless_told_otherwise(self) -> None:
         assert Config().host == "127.0.0.1"
 
-    def test_the_default_queue_holds_the_largest_message_as_it_is(self) -> None:
-        assert Config().queue_limit == Config().max_queue
+    def test_the_automatic_queue_is_4_mib_or_two_of_the_largest_messages(self) -> None:
+        assert (Config().max_queue, Config().queue_limit) == (None, 4 * MIB)
+        assert Config(max_message=64 * MIB).queue_limit == 2 * (64 * MIB + HEADROOM)
+
+    def test_the_automatic_backlog_is_256_mib_or_eight_of_the_largest_messages(self) -> None:
+        assert (Config().max_backlog, Config().backlog_limit) == (None, 256 * MIB)
+        assert Config(max_message=64 * MIB).backlog_limit == 8 * (64 * MIB + HEADROOM)
 
     def test_a_configuration_is_immutable(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -238,12 +243,12 @@ class TestKeywords:
 
 
 class TestTogether:
-    def test_one_largest_message_may_always_wait(self) -> None:
-        made = Config(max_queue=1024, max_message=MIB)
-        assert (made.max_queue, made.queue_limit) == (1024, MIB + QUEUE_HEADROOM)
+    @pytest.mark.parametrize("size", [1024, 8 * MIB])
+    def test_a_queue_that_was_asked_for_is_kept(self, size: int) -> None:
+        assert Config(max_queue=size, max_message=MIB).queue_limit == size
 
-    def test_a_larger_queue_is_kept(self) -> None:
-        assert Config(max_queue=8 * MIB).queue_limit == 8 * MIB
+    def test_auto_may_be_written_out(self) -> None:
+        assert Config(max_queue="auto") == Config()  # type: ignore[arg-type]
 
     def test_the_backlog_must_hold_the_largest_message(self) -> None:
         assert message_of(max_backlog=MIB) == (
@@ -251,15 +256,15 @@ class TestTogether:
         )
 
     def test_the_smallest_sufficient_backlog_is_accepted(self) -> None:
-        assert Config(max_backlog=MIB + QUEUE_HEADROOM).max_backlog == MIB + QUEUE_HEADROOM
+        assert Config(max_backlog=MIB + HEADROOM).backlog_limit == MIB + HEADROOM
 
     def test_a_contradiction_names_each_option_as_it_was_written(self, toml: Path) -> None:
         toml.write_text('max_message = "512MiB"')
         assert load_error({"max_backlog": "1MiB"}, {}, toml) == (
             f"--max-backlog: 1MiB is too little for {toml}: max_message, 512MiB (it takes 524352KiB)"
         )
-        assert load_error({}, {"FASTCAST_MAX_MESSAGE": "512MiB"}).startswith(
-            "max_backlog: 256MiB is too little for FASTCAST_MAX_MESSAGE, 512MiB"
+        assert load_error({}, {"FASTCAST_MAX_MESSAGE": "512MiB", "FASTCAST_MAX_BACKLOG": "1MiB"}).startswith(
+            "FASTCAST_MAX_BACKLOG: 1MiB is too little for FASTCAST_MAX_MESSAGE, 512MiB"
         )
 
 

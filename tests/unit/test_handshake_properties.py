@@ -86,7 +86,7 @@ PROXY = (
 )
 
 
-# --- requests -------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------
 
 FRAGMENTS = st.sampled_from(
     [
@@ -214,7 +214,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return head
 
 
-# --- oracle ---------------------------------------------------------------------------------------------------
+# --- oracle -------------------------------------------------------------------------------------------------
 
 ALPHANUMERIC = string.ascii_letters + string.digits
 TOKEN = ALPHANUMERIC + "!#$%&'*+-.^_`|~"
@@ -239,8 +239,13 @@ def unescape(text: str) -> bytes | None:
 
 def is_authority(text: str) -> bool:
     if text.startswith("["):
-        address, _, port = text[1:].partition("]")
-        return only(address, string.hexdigits + ":.") and (port == "" or port[0] == ":" and is_port(port[1:]))
+        address, end, port = text[1:].partition("]")
+        return (
+            end != ""
+            and only(address, string.hexdigits + ":.")
+            and port[:1] in ("", ":")
+            and is_port(port[1:])
+        )
     name, _, port = text.partition(":")
     return only(name, NAME + "%") and unescape(name) is not None and is_port(port)
 
@@ -252,7 +257,7 @@ def is_port(text: str) -> bool:
 def channel_of(target: str) -> str | None:
     if not only(target, TARGET):
         return None
-    path = target.split("?")[0]
+    path = target.split("?", maxsplit=1)[0]
     if not path.startswith("/"):
         scheme, _, rest = target.partition("://")
         authority = rest.split("/")[0].split("?")[0]
@@ -306,7 +311,7 @@ def expected(
         name, colon, value = field.partition(":")
         if not only(name, TOKEN) or not colon:
             return None
-        if any(ord(char) < 32 and char != "\t" or ord(char) == 127 for char in value):
+        if any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value):
             return None
         fields.setdefault(name.lower(), []).append(value.strip(" \t"))
 
@@ -328,7 +333,7 @@ def expected(
         and len(keys[0]) == 24
         and keys[0].endswith("==")
         and only(keys[0][:22], ALPHANUMERIC + "+/")
-        and (origins is None or len(get("origin")) == 1 and origin_of(get("origin")[0]) in origins)
+        and (origins is None or (len(get("origin")) == 1 and origin_of(get("origin")[0]) in origins))
         and (offered != [] or "sec-websocket-protocol" not in fields)
         and all(only(name, TOKEN) for name in offered)
         and len(offered) == len(set(offered))
@@ -339,7 +344,7 @@ def expected(
     return channel, agreed[0] if agreed else None, keys[0]
 
 
-# --- properties -----------------------------------------------------------------------------------------------
+# --- properties ---------------------------------------------------------------------------------------------
 
 
 def check_response(answer: Accept | Refuse, head: bytes) -> None:
@@ -353,7 +358,10 @@ def check_response(answer: Accept | Refuse, head: bytes) -> None:
     fields = {}
     for field in rest:
         name, separator, value = field.partition(": ")
-        assert separator and only(name, TOKEN) and value.isprintable() and name not in fields
+        assert separator
+        assert only(name, TOKEN)
+        assert value.isprintable()
+        assert name not in fields
         fields[name] = value
     if isinstance(answer, Accept):
         assert (status, fields["Upgrade"], fields["Connection"], content) == (
