@@ -18,9 +18,12 @@ int fc_clients_init(struct fc_clients *clients, uint32_t max)
     *clients = (struct fc_clients){0};
     if (max > FC_SLOT_MAX)
         max = FC_SLOT_MAX;
-    clients->chunk_count = (max + FC_CHUNK_SLOTS - 1) / FC_CHUNK_SLOTS;
-    clients->chunks = calloc(clients->chunk_count, sizeof *clients->chunks);
-    return clients->chunks ? 0 : -ENOMEM;
+    uint32_t count = (max + FC_CHUNK_SLOTS - 1) / FC_CHUNK_SLOTS;
+    clients->chunks = calloc(count, sizeof *clients->chunks);
+    if (!clients->chunks)
+        return -ENOMEM;
+    clients->chunk_count = count;
+    return 0;
 }
 
 void fc_clients_destroy(struct fc_clients *clients)

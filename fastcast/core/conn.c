@@ -90,7 +90,6 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
         fc_read_forget(client);
     }
     fc_write_forget(shard, client);
-    fc_io_unwatch(shard->io, client->fd);
     close(client->fd);
     if (!(client->flags & FC_CLIENT_REFUSED))
         atomic_fetch_sub_explicit(&shard->exchange->connections, 1, memory_order_relaxed);

@@ -79,14 +79,15 @@ int fc_frame_parse_header(const uint8_t *in, size_t n, struct fc_frame_header *h
         if (length <= 125) /* the minimal number of bytes must be used */
             return -FC_ERR_PROTOCOL;
     } else {
+        static const uint8_t none[6];
         if (n > 2 && in[2] & 0x80)
+            return -FC_ERR_PROTOCOL;
+        if (n >= 8 && memcmp(in + 2, none, sizeof none) == 0) /* at most UINT16_MAX */
             return -FC_ERR_PROTOCOL;
         if (n < 10)
             return FC_PARTIAL;
         length = load_be64(in + 2);
         size = 10;
-        if (length <= UINT16_MAX)
-            return -FC_ERR_PROTOCOL;
     }
     if (n < size + 4)
         return FC_PARTIAL;

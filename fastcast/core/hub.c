@@ -25,7 +25,8 @@
 struct fc_hub {
     struct fc_exchange exchange;
     struct fc_shard **shards;
-    unsigned threads; /* that were started, and must be joined */
+    unsigned threads; /* that were started: of the first shards */
+    unsigned joined;  /* of those */
     uint8_t *responses;
     int *listeners;
     pthread_mutex_t lock;
@@ -200,6 +201,14 @@ static void close_copies(struct fc_hub *hub)
     }
 }
 
+static void end_threads(struct fc_hub *hub)
+{
+    if (hub->threads > hub->joined)
+        fc_hub_stop(hub, 0);
+    while (hub->joined < hub->threads)
+        pthread_join(hub->shards[hub->joined++]->thread, NULL);
+}
+
 int fc_hub_start(struct fc_hub *hub)
 {
     sigset_t all;
@@ -222,7 +231,7 @@ int fc_hub_start(struct fc_hub *hub)
         error = hub->shards[i]->start_error;
     close_copies(hub);
     if (error)
-        fc_hub_stop(hub, 0);
+        end_threads(hub);
     return error;
 }
 
@@ -250,10 +259,7 @@ void fc_hub_destroy(struct fc_hub *hub)
 {
     struct fc_exchange *exchange = &hub->exchange;
 
-    if (hub->threads > 0)
-        fc_hub_stop(hub, 0);
-    for (unsigned i = 0; i < hub->threads; i++)
-        pthread_join(hub->shards[i]->thread, NULL);
+    end_threads(hub);
     for (unsigned i = 0; hub->shards && i < exchange->shards && hub->shards[i]; i++) {
         struct fc_shard *shard = hub->shards[i];
         bool ran = i < hub->threads;

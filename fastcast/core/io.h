@@ -34,7 +34,6 @@ struct fc_io_ops {
     const char *name;
     void (*close)(struct fc_io *io);
     int (*watch)(struct fc_io *io, int fd, uint64_t token);
-    void (*unwatch)(struct fc_io *io, int fd);
     int (*wait)(struct fc_io *io, struct fc_io_event *events, int max, int timeout_ms);
     void (*send)(struct fc_io *io, struct fc_send *sends, unsigned n);
 };
@@ -55,16 +54,11 @@ static inline void fc_io_close(struct fc_io *io)
 }
 
 /* From now on `wait` tells of the fd's changes, once for each (edge-triggered): what was readable stays
- * so until a read has found the end. Returns 0 or -errno. */
+ * so until a read has found the end. Closing the fd ends it; events that were already handed out may still name the
+ * token. Returns 0 or -errno. */
 static inline int fc_io_watch(struct fc_io *io, int fd, uint64_t token)
 {
     return io->ops->watch(io, fd, token);
-}
-
-/* Before the fd is closed. Events that were already handed out may still name the token. */
-static inline void fc_io_unwatch(struct fc_io *io, int fd)
-{
-    io->ops->unwatch(io, fd);
 }
 
 /* Waits up to timeout_ms (-1: for ever) and returns the number of events, at most max; 0 also when a

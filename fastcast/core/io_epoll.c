@@ -1,7 +1,8 @@
 /* The epoll backend: one epoll instance for each shard, one send(2) for each client.
  *
  * Edge-triggered and registered once for both directions: a connection costs one epoll_ctl in its life,
- * and a socket that fills up needs no further call to be heard of again.
+ * and a socket that fills up needs no further call to be heard of again. Closing takes it out of the set; a child
+ * process that still holds a copy of a shared table can cause events for a client that's gone, which mean nobody.
  */
 #include "io.h"
 
@@ -32,13 +33,6 @@ static int epoll_watch(struct fc_io *io, int fd, uint64_t token)
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u64 = token};
 
     return epoll_ctl(self(io)->epoll, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
-}
-
-static void epoll_unwatch(struct fc_io *io, int fd)
-{
-    /* Closing the fd takes it out of the set: the table of fds is the shard's own, nobody holds a copy. In a
-     * shared table a child process may, so that it isn't left to the close. */
-    epoll_ctl(self(io)->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
 static int epoll_wait_events(struct fc_io *io, struct fc_io_event *events, int max, int timeout_ms)
@@ -89,7 +83,6 @@ int fc_io_open_epoll(struct fc_io **io)
         .name = "epoll",
         .close = epoll_destroy,
         .watch = epoll_watch,
-        .unwatch = epoll_unwatch,
         .wait = epoll_wait_events,
         .send = epoll_send,
     };

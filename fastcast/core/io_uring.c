@@ -66,11 +66,6 @@ static int uring_watch(struct fc_io *io, int fd, uint64_t token)
     return fc_io_watch(self(io)->epoll, fd, token);
 }
 
-static void uring_unwatch(struct fc_io *io, int fd)
-{
-    fc_io_unwatch(self(io)->epoll, fd);
-}
-
 static int uring_wait(struct fc_io *io, struct fc_io_event *events, int max, int timeout_ms)
 {
     return fc_io_wait(self(io)->epoll, events, max, timeout_ms);
@@ -234,7 +229,6 @@ int fc_io_open_uring(struct fc_io **io)
         .name = "io_uring",
         .close = uring_close,
         .watch = uring_watch,
-        .unwatch = uring_unwatch,
         .wait = uring_wait,
         .send = uring_send,
     };

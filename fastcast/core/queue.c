@@ -64,7 +64,8 @@ int fc_queue_push_pong(struct fc_queue *queue, struct fc_message *message)
     }
     if (reserve(queue))
         return -ENOMEM;
-    uint32_t place = queue->offset > 0 ? 1 : 0;
+    /* What counts as no frame may be the response to the handshake, which comes before all else. */
+    uint32_t place = queue->count > 0 && (queue->offset > 0 || (*entry(queue, 0))->frames == 0) ? 1 : 0;
     queue->first = (queue->first - 1) & (queue->capacity - 1);
     if (place == 1)
         *entry(queue, 0) = *entry(queue, 1);

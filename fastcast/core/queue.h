@@ -23,7 +23,7 @@ struct fc_queue {
 /* Adds one more reference to the message at the end. 0 or -ENOMEM. */
 int fc_queue_push(struct fc_queue *queue, struct fc_message *message);
 
-/* The same at the earliest frame boundary, for a Pong. It takes the place of one that isn't begun: RFC 6455
+/* The same at the earliest frame boundary that's behind a response to the handshake, for a Pong. It takes the place of one that isn't begun: RFC 6455
  * section 5.5.3 lets the latest answer stand for all, so that Pings can't fill memory. */
 int fc_queue_push_pong(struct fc_queue *queue, struct fc_message *message);
 

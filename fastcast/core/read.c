@@ -269,8 +269,10 @@ void fc_read_once(struct fc_shard *shard, uint32_t slot)
     if (client->state == FC_CLIENT_HEAD) {
         take_head(shard, slot, shard->buffer, (size_t)n);
     } else if (client->state != FC_CLIENT_LINGER) {
-        client->active = shard->tick;
-        client->flags &= (uint8_t)~FC_CLIENT_PINGED;
+        if (client->state == FC_CLIENT_OPEN) { /* a closing client may talk on, but has its time */
+            client->active = shard->tick;
+            client->flags &= (uint8_t)~FC_CLIENT_PINGED;
+        }
         fc_read_frames(shard, slot, shard->buffer, (size_t)n);
     }
     if (fc_clients_find(&shard->clients, id) == client && client->flags & FC_CLIENT_UNREAD && fc_read_wanted(client))

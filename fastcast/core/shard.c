@@ -176,10 +176,8 @@ static void begin_stop(struct fc_shard *shard)
         return;
     shard->stopping = true;
     shard->listening = false;
-    for (unsigned i = 0; i < shard->exchange->options.listeners_each; i++) {
-        fc_io_unwatch(shard->io, shard->listeners[i]);
+    for (unsigned i = 0; i < shard->exchange->options.listeners_each; i++)
         close(shard->listeners[i]);
-    }
     shard->accept_pending = false;
 }
 

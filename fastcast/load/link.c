@@ -390,7 +390,8 @@ static bool take_answer(struct fc_link_io *io, struct fc_link *link, const uint8
     }
     if (link->deaf) {
         uint32_t index = (uint32_t)(link - io->links);
-        epoll_ctl(io->epoll, EPOLL_CTL_MOD, link->fd, &(struct epoll_event){.events = 0, .data.u32 = index});
+        epoll_ctl(io->epoll, EPOLL_CTL_MOD, link->fd,
+                  &(struct epoll_event){.events = EPOLLRDHUP, .data.u32 = index});
     }
     link->state = FC_LINK_OPEN;
     io->opened(io->owner, link);
@@ -521,8 +522,8 @@ void fc_link_event(struct fc_link_io *io, struct fc_link *link, uint32_t events)
     if (link->state == FC_LINK_NONE)
         return; /* ended earlier in the same batch of events */
     if (link->deaf && link->state >= FC_LINK_OPEN) {
-        if ((events & (EPOLLHUP | EPOLLERR)) != 0)
-            end(io, link, "reset");
+        if (ending)
+            end(io, link, "closed");
         return;
     }
     if (link->state == FC_LINK_CONNECTING) {

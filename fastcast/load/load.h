@@ -109,7 +109,7 @@ struct fc_load_report {
         uint64_t made;
         uint64_t failed;
         uint64_t closed_unexpectedly;
-        uint64_t stalled_closed; /* stalled connections that the server reset */
+        uint64_t stalled_closed; /* stalled connections whose end by the server was seen */
         uint32_t threads;
         bool own_tables; /* each thread had a descriptor table of its own */
         double seconds;
