@@ -26,20 +26,23 @@ cdef extern from "fastcast.h" nogil:
         size_t max_queue
         size_t max_backlog
         size_t max_head
+        uint32_t flush_interval
         uint32_t handshake_timeout
         uint32_t ping_interval
         uint32_t ping_timeout
         uint32_t close_timeout
         fc_io_choice io
+        bint handled
         bint shared_table
         fc_span timeout
         fc_span too_large
         fc_span full
 
-    struct fc_request:
+    struct fc_event:
         uint64_t client
-        size_t length
-        uint8_t *head
+        fc_span bytes
+        fc_span channel
+        bint text
 
     struct fc_answer:
         uint64_t client
@@ -85,8 +88,9 @@ cdef extern from "fastcast.h" nogil:
     int fc_hub_create(fc_hub **hub, const fc_options *options)
     int fc_hub_start(fc_hub *hub)
     int fc_hub_event_fd(const fc_hub *hub)
-    size_t fc_hub_requests(fc_hub *hub, fc_request **requests)
-    void fc_hub_release(fc_request *requests, size_t n)
+    size_t fc_hub_requests(fc_hub *hub, fc_event **events)
+    size_t fc_hub_messages(fc_hub *hub, fc_event **events)
+    void fc_hub_release(fc_hub *hub, fc_event *events, size_t n)
     int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)
     int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload)
     void fc_hub_stop(fc_hub *hub, uint32_t timeout)

@@ -15,6 +15,7 @@ from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t, uint8_t
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    str PyUnicode_DecodeUTF8(const char *text, Py_ssize_t size, const char *errors)
 
 
 cdef int check(int result) except -1:
@@ -34,6 +35,14 @@ cdef inline fc_span span_of(bytes data) noexcept:
     return span
 
 
+cdef inline bytes bytes_of(fc_span span):
+    return PyBytes_FromStringAndSize(<const char *>span.bytes, <Py_ssize_t>span.length)
+
+
+cdef inline str text_of(fc_span span):
+    return PyUnicode_DecodeUTF8(<const char *>span.bytes, <Py_ssize_t>span.length, NULL)
+
+
 cdef class Hub:
     """The shards of one server.
 
@@ -42,7 +51,8 @@ cdef class Hub:
 
     ``listeners`` is a list with one list of listening, non-blocking sockets' fds for each shard, all of the same
     length; the hub owns and closes them. ``timeout``, ``too_large`` and ``full`` are the complete HTTP responses
-    408, 431 and 503, which the shards send without asking.
+    408, 431 and 503, which the shards send without asking. ``handled`` gives the clients' messages to ``messages()``
+    instead of relaying them.
 
     Raises OSError when the system refuses what is needed, MemoryError, ValueError for a bad argument.
     """
@@ -58,6 +68,7 @@ cdef class Hub:
         size_t max_queue,
         size_t max_backlog,
         size_t max_head,
+        uint32_t flush_interval,
         uint32_t handshake_timeout,
         uint32_t ping_interval,
         uint32_t ping_timeout,
@@ -66,6 +77,7 @@ cdef class Hub:
         bytes too_large not None,
         bytes full not None,
         str io="auto",
+        bint handled=False,
         bint shared_table=False,
     ):
         cdef fc_options options
@@ -82,11 +94,13 @@ cdef class Hub:
         options.max_queue = max_queue
         options.max_backlog = max_backlog
         options.max_head = max_head
+        options.flush_interval = flush_interval
         options.handshake_timeout = handshake_timeout
         options.ping_interval = ping_interval
         options.ping_timeout = ping_timeout
         options.close_timeout = close_timeout
         options.io = {"auto": FC_IO_AUTO, "epoll": FC_IO_EPOLL, "uring": FC_IO_URING}[io]
+        options.handled = handled
         options.shared_table = shared_table
         options.timeout = span_of(timeout)
         options.too_large = span_of(too_large)
@@ -129,7 +143,7 @@ cdef class Hub:
 
     @property
     def event_fd(self):
-        """Readable when ``requests()`` has something to give, or a shard has ended."""
+        """Readable when ``requests()`` or ``messages()`` has something to give, or a shard has ended."""
         return fc_hub_event_fd(self.hub)
 
     @property
@@ -158,18 +172,30 @@ cdef class Hub:
 
     def requests(self):
         """Take the request heads that wait, as a list of (client id, head)."""
-        cdef fc_request *array = NULL
-        cdef size_t n = fc_hub_requests(self.hub, &array)
+        cdef fc_event *events = NULL
+        cdef size_t n = fc_hub_requests(self.hub, &events)
         cdef size_t i
-        cdef list heads
         try:
-            heads = [
-                (array[i].client, PyBytes_FromStringAndSize(<char *>array[i].head, <Py_ssize_t>array[i].length))
+            return [(events[i].client, bytes_of(events[i].bytes)) for i in range(n)]
+        finally:
+            fc_hub_release(self.hub, events, n)
+
+    def messages(self):
+        """Take the messages that wait, as a list of (client id, channel, str or bytes). Only if ``handled``."""
+        cdef fc_event *events = NULL
+        cdef size_t n = fc_hub_messages(self.hub, &events)
+        cdef size_t i
+        try:
+            return [
+                (
+                    events[i].client,
+                    text_of(events[i].channel),
+                    text_of(events[i].bytes) if events[i].text else bytes_of(events[i].bytes),
+                )
                 for i in range(n)
             ]
         finally:
-            fc_hub_release(array, n)
-        return heads
+            fc_hub_release(self.hub, events, n)
 
     def answer(self, list answers not None):
         """Answer clients that asked, by (client id, response, channel) for each.

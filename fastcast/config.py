@@ -373,6 +373,15 @@ class Config:
             " size if that is more.",
         ),
     )
+    flush_interval: float = field(
+        default=0.0,
+        metadata=_option(
+            Duration(0.001, 60, zero=True),
+            "Time limits",
+            "Least time between two writes to a client: what is published in between goes out together, for"
+            " less CPU at the price of that delay. 0 delays nothing.",
+        ),
+    )
     handshake_timeout: float = field(
         default=10.0,
         metadata=_option(

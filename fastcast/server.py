@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import resource
 import signal
+from collections import deque
 from collections.abc import Callable
 from importlib import resources
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import uvloop
 
@@ -29,7 +31,20 @@ _MAX_HEAD = 8192
 # Shards need some fds for themselves; see count_room in core/shard.c.
 _FDS_OF_A_SHARD = 64
 
+# Messages that a handler gets before the loop's other tasks have their turn.
+_HANDLED_AT_ONCE = 256
+
 Data: TypeAlias = str | bytes | bytearray | memoryview
+
+
+class Client(NamedTuple):
+    """Who sent a message. May be kept: when the client has gone, it means nobody."""
+
+    id: int
+    channel: str
+
+
+Handler: TypeAlias = Callable[[Client, str | bytes], object]
 
 
 class Server:
@@ -41,6 +56,8 @@ class Server:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
+        self._handler: Handler | None = None
+        self._messages: deque[tuple[int, str, str | bytes]] = deque()
         page = resources.files("fastcast") / "page" / "chat.html"
         self._handshake = Handshake(
             origins=self.config.origin,
@@ -58,6 +75,21 @@ class Server:
         """The TCP port that the server listens on."""
         return self._port
 
+    def on_message(self, handler: Handler) -> Handler:
+        """Give every message of a client to ``handler(client, message)``, instead of relaying it.
+
+        To be called, or used as a decorator, before the server starts. Text is str, binary is bytes. The
+        handler is a plain function that the server's loop calls with one message at a time, in each client's
+        order; an exception in it is logged, and no more. While it doesn't keep up, nothing is read from
+        clients.
+        """
+        if self._hub is not None:
+            raise FastcastError("a handler must be set before the server starts")
+        if inspect.iscoroutinefunction(handler):
+            raise FastcastError("a message handler must be a plain function, not a coroutine function")
+        self._handler = handler
+        return handler
+
     async def start(self) -> None:
         """Listen. Raises StartError when the address can't be had, or the system refuses what is needed."""
         if self._hub is not None:
@@ -72,6 +104,7 @@ class Server:
                 max_queue=config.queue_limit,
                 max_backlog=config.backlog_limit,
                 max_head=_MAX_HEAD,
+                flush_interval=_milliseconds(config.flush_interval),
                 handshake_timeout=_milliseconds(config.handshake_timeout),
                 ping_interval=_milliseconds(config.ping_interval),
                 ping_timeout=_milliseconds(config.ping_timeout),
@@ -80,6 +113,7 @@ class Server:
                 too_large=self._handshake.too_large,
                 full=self._handshake.full,
                 io=config.io,
+                handled=self._handler is not None,
             )
         except OSError as error:
             _close(sockets)
@@ -113,6 +147,8 @@ class Server:
         """
         if self._hub is None:
             return
+        self._handler = None  # what it would say, nobody could hear any more
+        self._messages.clear()
         seconds = self.config.shutdown_timeout if timeout is None else timeout
         self._hub.stop(_milliseconds(seconds))
         await self._ended.wait()
@@ -169,10 +205,26 @@ class Server:
         assert hub is not None
         if requests := hub.requests():
             hub.answer([self._answer(client, head) for client, head in requests])
+        if self._handler is not None and not self._messages:
+            self._handle_some(hub, self._handler)
         if hub.running == 0:
             assert self._loop is not None
             self._loop.remove_reader(hub.event_fd)
             self._ended.set()
+
+    def _handle_some(self, hub: Hub, handler: Handler) -> None:
+        """Handle some of the messages that wait; the rest comes after a turn of the loop's other tasks."""
+        if not self._messages:
+            self._messages.extend(hub.messages())
+        for _ in range(min(len(self._messages), _HANDLED_AT_ONCE)):
+            client, channel, message = self._messages.popleft()
+            try:
+                handler(Client(client, channel), message)
+            except Exception:
+                _log.exception("the handler failed for a message of client %d", client)
+        if self._messages:
+            assert self._loop is not None
+            self._loop.call_soon(self._handle_some, hub, handler)
 
     def _answer(self, client: int, head: bytes) -> tuple[int, bytes, str | None]:
         decision = self._handshake.answer(head)

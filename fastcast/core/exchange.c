@@ -1,6 +1,6 @@
 /* The shared part of a hub, where the threads meet.
  *
- * Lock order: a channel's lock, then a mailbox's. The requests' lock and the channel table's are taken alone.
+ * Lock order: a channel's lock, then a mailbox's. The inboxes' locks and the channel table's are taken alone.
  * No lock is held over a system call. Lives from before the first shard to after the last.
  */
 #include "exchange.h"
@@ -33,7 +33,8 @@ static int open_mailboxes(struct fc_exchange *exchange)
 int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *options)
 {
     *exchange = (struct fc_exchange){.options = *options, .shards = options->shards, .event_fd = -1};
-    pthread_mutex_init(&exchange->requests_lock, NULL);
+    fc_inbox_init(&exchange->requests, SIZE_MAX); /* bounded by FC_ASKED_MAX */
+    fc_inbox_init(&exchange->messages, options->max_backlog / 4);
 
     int error = fc_channels_init(&exchange->channels, options->shards);
     if (!error)
@@ -62,11 +63,21 @@ void fc_exchange_destroy(struct fc_exchange *exchange)
     }
     free(exchange->mailboxes);
     free(exchange->vacant);
-    fc_requests_free(exchange->requests, exchange->request_count);
+    fc_inbox_destroy(&exchange->requests, &exchange->channels);
+    fc_inbox_destroy(&exchange->messages, &exchange->channels);
     fc_channels_destroy(&exchange->channels);
-    pthread_mutex_destroy(&exchange->requests_lock);
     if (exchange->event_fd >= 0)
         close(exchange->event_fd);
+}
+
+static void count_drained(struct fc_exchange *exchange)
+{
+    if (atomic_fetch_sub(&exchange->congested, 1) != 1)
+        return;
+    for (unsigned i = 0; i < exchange->shards; i++) {
+        if (fc_mailbox_rouse(&exchange->mailboxes[i]))
+            fc_mailbox_signal(&exchange->mailboxes[i]);
+    }
 }
 
 /* Follows up what a mailbox asked for, outside of all locks. That a mailbox drained may be counted before that it
@@ -77,12 +88,8 @@ static void act_on(struct fc_exchange *exchange, unsigned shard, int flags)
         atomic_fetch_add(&exchange->congested, 1);
     if (flags & FC_MAILBOX_WAKE)
         fc_mailbox_signal(&exchange->mailboxes[shard]);
-    if (flags & FC_MAILBOX_DRAINED && atomic_fetch_sub(&exchange->congested, 1) == 1) {
-        for (unsigned i = 0; i < exchange->shards; i++) {
-            if (fc_mailbox_rouse(&exchange->mailboxes[i]))
-                fc_mailbox_signal(&exchange->mailboxes[i]);
-        }
-    }
+    if (flags & FC_MAILBOX_DRAINED)
+        count_drained(exchange);
 }
 
 uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *channel,
@@ -151,28 +158,25 @@ void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t byt
         act_on(exchange, shard, fc_mailbox_settle(&exchange->mailboxes[shard], bytes));
 }
 
-size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_request **requests)
+size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_event **events)
 {
     eventfd_t ignored;
+    bool drained;
 
-    /* Reset first: what comes between here and the lock makes it readable again, for nothing but one look. */
+    /* Reset first: what comes between here and the taking makes it readable again, for nothing but one look. */
     while (eventfd_read(exchange->event_fd, &ignored) && errno == EINTR)
         continue;
-    pthread_mutex_lock(&exchange->requests_lock);
-    size_t n = exchange->request_count;
-    *requests = exchange->requests;
-    exchange->requests = NULL;
-    exchange->request_count = 0;
-    exchange->request_capacity = 0;
-    pthread_mutex_unlock(&exchange->requests_lock);
-    return n;
+    return fc_inbox_take(&exchange->requests, events, &drained);
 }
 
-void fc_requests_free(struct fc_request *requests, size_t n)
+size_t fc_exchange_messages(struct fc_exchange *exchange, struct fc_event **events)
 {
-    for (size_t i = 0; i < n; i++)
-        free(requests[i].head);
-    free(requests);
+    bool drained;
+    size_t n = fc_inbox_take(&exchange->messages, events, &drained);
+
+    if (drained)
+        count_drained(exchange);
+    return n;
 }
 
 void fc_exchange_notify(const struct fc_exchange *exchange)
@@ -183,30 +187,46 @@ void fc_exchange_notify(const struct fc_exchange *exchange)
 
 int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t *head, size_t length)
 {
-    uint8_t *copy = malloc(length);
-    int error = copy ? 0 : -ENOMEM;
+    struct fc_message *copy = fc_message_raw(&exchange->account, head, length);
 
-    if (error)
-        return error;
-    memcpy(copy, head, length);
-    pthread_mutex_lock(&exchange->requests_lock);
-    if (exchange->request_count == exchange->request_capacity) {
-        size_t capacity = exchange->request_capacity ? 2 * exchange->request_capacity : 64;
-        struct fc_request *grown = realloc(exchange->requests, capacity * sizeof *grown);
-        if (grown) {
-            exchange->requests = grown;
-            exchange->request_capacity = capacity;
-        } else {
-            error = -ENOMEM;
-        }
+    if (!copy)
+        return -ENOMEM;
+    struct fc_event event = {.client = client, .bytes = {fc_message_payload(copy), length}, .message = copy};
+    int result = fc_inbox_put(&exchange->requests, &event, 1);
+    if (result < 0)
+        fc_message_unref(copy);
+    return result < 0 ? result : 0;
+}
+
+int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
+                          struct fc_message *const *messages, unsigned n)
+{
+    struct fc_event events[FC_PUBLISH_MAX];
+
+    if (n == 0)
+        return 0;
+    for (unsigned i = 0; i < n; i++) {
+        struct fc_message *message = messages[i];
+        events[i] = (struct fc_event){
+            .client = client,
+            .bytes = {fc_message_payload(message), message->start + message->size - FC_FRAME_HEADER_MAX},
+            .channel = {channel->name, channel->length},
+            .text = (fc_message_wire(message)[0] & 0x0F) == FC_OP_TEXT,
+            .message = message,
+            .origin = fc_channel_ref(channel),
+        };
     }
-    if (!error)
-        exchange->requests[exchange->request_count++] =
-            (struct fc_request){.client = client, .length = length, .head = copy};
-    pthread_mutex_unlock(&exchange->requests_lock);
-    if (error)
-        free(copy);
-    return error;
+    int result = fc_inbox_put(&exchange->messages, events, n);
+    if (result < 0) {
+        for (unsigned i = 0; i < n; i++) {
+            fc_message_unref(messages[i]);
+            fc_channel_unref(&exchange->channels, channel);
+        }
+        return result;
+    }
+    if (result > 0)
+        atomic_fetch_add(&exchange->congested, 1);
+    return 0;
 }
 
 int fc_exchange_vacancy(struct fc_exchange *exchange)

@@ -5,6 +5,7 @@
 #include "channel.h"
 #include "client.h"
 #include "fastcast.h"
+#include "inbox.h"
 #include "mailbox.h"
 #include "message.h"
 
@@ -20,16 +21,14 @@ struct fc_exchange {
     atomic_int *vacant;           /* for each shard, clients that it could still hold */
     unsigned shards;
 
-    atomic_int congested;    /* full mailboxes; while there is one nobody reads from clients */
+    atomic_int congested;    /* full mailboxes and inboxes; while there is one nobody reads from clients */
     atomic_uint connections; /* that count against max_connections */
     atomic_uint running;     /* shards */
     atomic_bool stopping;
     atomic_ullong deadline; /* milliseconds of CLOCK_MONOTONIC; 0: none */
 
-    pthread_mutex_t requests_lock;
-    struct fc_request *requests;
-    size_t request_count;
-    size_t request_capacity;
+    struct fc_inbox requests; /* for Python */
+    struct fc_inbox messages;
     int event_fd;
 };
 
@@ -53,9 +52,14 @@ void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t byt
 /* Hands a request head, copied, to Python, which sees it after the next fc_exchange_notify. 0 or -ENOMEM. */
 int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t *head, size_t length);
 
-/* Takes all heads, and resets the event fd. */
-size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_request **requests);
-void fc_requests_free(struct fc_request *requests, size_t n);
+/* The same for up to FC_PUBLISH_MAX messages that a client has sent to its channel. Consumes the references of the
+ * messages, also on failure. */
+int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
+                          struct fc_message *const *messages, unsigned n);
+
+/* For Python: takes what waits. fc_exchange_requests resets the event fd. */
+size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_event **events);
+size_t fc_exchange_messages(struct fc_exchange *exchange, struct fc_event **events);
 
 /* Makes the event fd readable. */
 void fc_exchange_notify(const struct fc_exchange *exchange);

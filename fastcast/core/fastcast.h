@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 struct fc_hub;
+struct fc_message;
+struct fc_channel;
 
 enum fc_io_choice {
     FC_IO_AUTO,  /* io_uring where the system allows it, else epoll */
@@ -32,22 +34,27 @@ struct fc_options {
     size_t max_queue;           /* bytes that may wait for one client */
     size_t max_backlog;         /* bytes of messages alive in the hub */
     size_t max_head;            /* bytes of a request head */
-    uint32_t handshake_timeout; /* this and all below: milliseconds */
+    uint32_t flush_interval;    /* this and all below: milliseconds. Least time between two writes to a client; 0: none */
+    uint32_t handshake_timeout;
     uint32_t ping_interval;     /* silence of a client until it's pinged; 0: never */
     uint32_t ping_timeout;      /* further silence until it's given up */
     uint32_t close_timeout;     /* how long a closing client may take */
     enum fc_io_choice io;
+    bool handled;               /* messages of clients go to Python, and aren't relayed */
     bool shared_table;          /* don't try to give each shard an fd table of its own */
     struct fc_span timeout;     /* complete HTTP responses, copied: 408, */
     struct fc_span too_large;   /* 431, */
     struct fc_span full;        /* and 503 */
 };
 
-/* A request head that waits for its answer. */
-struct fc_request {
+/* What a client has for Python: a request head that waits for its answer, or a message. */
+struct fc_event {
     uint64_t client;
-    size_t length;
-    uint8_t *head; /* owned by the array's holder until fc_hub_release */
+    struct fc_span bytes;   /* the head, or the payload; valid until fc_hub_release, */
+    struct fc_span channel; /* as is the channel's name of a message */
+    bool text;              /* a message is text, valid UTF-8 */
+    struct fc_message *message; /* these two hold the bytes: not for the taker */
+    struct fc_channel *origin;
 };
 
 struct fc_answer {
@@ -112,13 +119,15 @@ int fc_hub_create(struct fc_hub **hub, const struct fc_options *options);
 /* Starts the shards and returns when each of them listens, or has failed: then none is left running. Once. */
 int fc_hub_start(struct fc_hub *hub);
 
-/* A non-blocking eventfd, readable when requests wait or a shard has ended; the hub owns it. */
+/* A non-blocking eventfd, readable when events wait or a shard has ended; the hub owns it. */
 int fc_hub_event_fd(const struct fc_hub *hub);
 
-/* Takes all requests that wait. Returns how many, and their array in *requests (NULL for none), which
- * goes back to fc_hub_release. Resets the event fd. */
-size_t fc_hub_requests(struct fc_hub *hub, struct fc_request **requests);
-void fc_hub_release(struct fc_request *requests, size_t n);
+/* Takes all requests that wait, and resets the event fd; takes all messages that wait. Returns how many, and their array
+ * in *events (NULL for none), which goes back to fc_hub_release. While messages of more than a quarter of
+ * max_backlog wait, nothing is read from clients. */
+size_t fc_hub_requests(struct fc_hub *hub, struct fc_event **events);
+size_t fc_hub_messages(struct fc_hub *hub, struct fc_event **events);
+void fc_hub_release(struct fc_hub *hub, struct fc_event *events, size_t n);
 
 /* Answers requests: writes the response and, with a channel, opens the WebSocket as its member; without one
  * (length 0), the connection ends behind the response. All answers for a shard go to it at once. A client that has

@@ -291,14 +291,19 @@ int fc_hub_event_fd(const struct fc_hub *hub)
     return hub->exchange.event_fd;
 }
 
-size_t fc_hub_requests(struct fc_hub *hub, struct fc_request **requests)
+size_t fc_hub_requests(struct fc_hub *hub, struct fc_event **events)
 {
-    return fc_exchange_requests(&hub->exchange, requests);
+    return fc_exchange_requests(&hub->exchange, events);
 }
 
-void fc_hub_release(struct fc_request *requests, size_t n)
+size_t fc_hub_messages(struct fc_hub *hub, struct fc_event **events)
 {
-    fc_requests_free(requests, n);
+    return fc_exchange_messages(&hub->exchange, events);
+}
+
+void fc_hub_release(struct fc_hub *hub, struct fc_event *events, size_t n)
+{
+    fc_events_free(&hub->exchange.channels, events, n);
 }
 
 static int make_command(struct fc_exchange *exchange, const struct fc_answer *answer, struct fc_command *command)

@@ -51,11 +51,23 @@ bool fc_read_wanted(const struct fc_client *client)
 
 static void publish(struct fc_shard *shard, struct fc_client *client, struct fc_message **messages, unsigned n)
 {
-    if (n == 0)
-        return;
     uint64_t lost = fc_exchange_publish(shard->exchange, client->room->channel, messages, n);
     fc_count(&shard->counters.sent, lost);
     fc_count(&shard->counters.dropped, lost);
+}
+
+/* What becomes of an OPEN client's messages. 0 or -ENOMEM. */
+static int pass_on(struct fc_shard *shard, struct fc_client *client, uint32_t slot, struct fc_message **messages,
+                   unsigned n)
+{
+    if (n == 0)
+        return 0;
+    if (!shard->exchange->options.handled) {
+        publish(shard, client, messages, n);
+        return 0;
+    }
+    shard->has_news = true;
+    return fc_exchange_hand_over(shard->exchange, fc_shard_id(shard, client, slot), client->room->channel, messages, n);
 }
 
 /* A Close has come, or an error: nothing more of this client's counts. What we say to it goes through the mailbox,
@@ -142,16 +154,19 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
             }
             messages[count++] = item.message;
             if (count == FC_PUBLISH_MAX) {
-                publish(shard, client, messages, count);
+                result = pass_on(shard, client, slot, messages, count);
                 count = 0;
+                if (result < 0)
+                    break;
             }
         } else if (item.kind == FC_ITEM_PING) {
             memcpy(pong, item.payload, item.length);
             pong_length = (int)item.length;
         }
     }
-    publish(shard, client, messages, count);
-
+    int error = pass_on(shard, client, slot, messages, count);
+    if (error)
+        result = error;
     if (result == 0)
         result = keep_state(client, state);
     if ((result < 0 || close_code) && state == &fresh)
@@ -187,7 +202,7 @@ static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot,
     client->state = FC_CLIENT_ASKED;
     fc_count(&shard->counters.asked, 1);
     fc_count(&shard->counters.requests, 1);
-    shard->has_asked = true;
+    shard->has_news = true;
 }
 
 /* Bytes of a HEAD client. In the usual case all of the head is in one piece, and nothing is kept. */

@@ -421,14 +421,29 @@ static void read_some(struct fc_shard *shard)
         if (fc_clients_find(&shard->clients, id))
             fc_read_once(shard, fc_client_id_slot(id));
     }
-    if (shard->has_asked)
+    if (shard->has_news)
         fc_exchange_notify(shard->exchange);
-    shard->has_asked = false;
+    shard->has_news = false;
+}
+
+static bool may_flush(const struct fc_shard *shard)
+{
+    return shard->rooms_first && (shard->now >= shard->flush_after || shard->stopping);
+}
+
+/* With a flush interval, all that's published in it goes out in one write; what comes after a pause goes at once. */
+static void flush_some(struct fc_shard *shard)
+{
+    if (!may_flush(shard))
+        return;
+    fc_fanout_slice(shard);
+    if (!shard->rooms_first)
+        shard->flush_after = shard->now + shard->exchange->options.flush_interval;
 }
 
 static bool has_work(const struct fc_shard *shard)
 {
-    return shard->rooms_first || shard->door_pending || (shard->stopping && shard->stop_slot != FC_NO_SLOT) ||
+    return may_flush(shard) || shard->door_pending || (shard->stopping && shard->stop_slot != FC_NO_SLOT) ||
            may_read_heads(shard) || fc_accept_possible(shard) ||
            (shard->ready.count > 0 && !fc_exchange_congested(shard->exchange));
 }
@@ -446,6 +461,8 @@ static int waiting_time(const struct fc_shard *shard)
 
     if (shard->clients.count > 0)
         timeout = until(shard, shard->sweep_at, timeout);
+    if (shard->rooms_first)
+        timeout = until(shard, shard->flush_after, timeout);
     if (shard->accept_pending && shard->accept_after > shard->now)
         timeout = until(shard, shard->accept_after, timeout);
     if (shard->stopping)
@@ -501,7 +518,7 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
             fc_accept_handed(shard);
         read_some(shard);
         obey(shard); /* what was just read and published goes out in this round */
-        fc_fanout_slice(shard);
+        flush_some(shard);
         if (shard->stopping && shard->stop_slot != FC_NO_SLOT)
             stop_some(shard);
         if (shard->now >= shard->sweep_at)

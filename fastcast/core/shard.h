@@ -59,10 +59,11 @@ struct fc_shard {
     uint32_t commands_capacity;
     uint64_t now; /* milliseconds of CLOCK_MONOTONIC, as of this round of the loop */
     uint32_t tick;
+    uint64_t flush_after;  /* no broadcasting before, by flush_interval */
     uint64_t accept_after; /* no accepting before, for want of fds or memory */
     bool accept_pending;
     bool door_pending;
-    bool has_asked; /* in this round: Python is told once, when the round's requests are together */
+    bool has_news; /* for Python, in this round: it is told once, when all that the round has read is together */
     bool stopping;
     uint32_t stop_slot;   /* next to be told that we stop */
     uint32_t sweep_slot;  /* next to be looked at */

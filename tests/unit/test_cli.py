@@ -33,6 +33,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "max_message": ("64KiB", 65536),
     "max_queue": ("4MiB", 4 * MIB),
     "io": ("epoll", "epoll"),
+    "flush_interval": ("50ms", 0.05),
     "max_backlog": ("1.5MB", 1_500_000),
     "handshake_timeout": ("500ms", 0.5),
     "ping_interval": ("0", 0.0),

@@ -1,0 +1,18 @@
+/* UTF-8 validation a vector at a time, for utf8.c on x86-64 with AVX2 and on AArch64. */
+#ifndef FC_UTF8_SIMD_H
+#define FC_UTF8_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* How far back a byte depends on others: a character has at most three bytes before its last. */
+#define FC_UTF8_SIMD_BEHIND 3
+
+/* Goes on from bytes[at], where at >= FC_UTF8_SIMD_BEHIND, bytes[0..at) are valid and no character is cut by `at`.
+ * Returns how far the text was found to be valid: an offset in [at, n] that cuts no character either.
+ *
+ * It only ever affirms. The rest, which the caller examines byte by byte, begins at most a vector before the
+ * first error, or is shorter than a vector, or is everything where the processor lacks the instructions. */
+size_t fc_utf8_simd_advance(const uint8_t *bytes, size_t at, size_t n);
+
+#endif
