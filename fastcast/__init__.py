@@ -15,14 +15,28 @@ from fastcast.errors import ConfigError, FastcastError, OverloadError, StartErro
 
 if TYPE_CHECKING:
     from fastcast.config import Config
-    from fastcast.server import Server, serve
+    from fastcast.server import Client, Server, serve
 
 __version__ = metadata.version("fastcast")
 
-__all__ = ["Config", "ConfigError", "FastcastError", "OverloadError", "Server", "StartError", "serve"]
+__all__ = [
+    "Client",
+    "Config",
+    "ConfigError",
+    "FastcastError",
+    "OverloadError",
+    "Server",
+    "StartError",
+    "serve",
+]
 
 # Looked up when first used: the command's --help needs neither asyncio nor the extension.
-_HOMES = {"Config": "fastcast.config", "Server": "fastcast.server", "serve": "fastcast.server"}
+_HOMES = {
+    "Config": "fastcast.config",
+    "Client": "fastcast.server",
+    "Server": "fastcast.server",
+    "serve": "fastcast.server",
+}
 
 
 def __getattr__(name: str) -> Any:

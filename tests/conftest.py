@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
+import uvloop
 
 import fastcast
 from tests.support.hosting import await_nothing_left, belongings, hosted
@@ -18,8 +19,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than ten seconds, or may on a small machine")
 
 
+@pytest.fixture(scope="session")
+def uvloop_set_up() -> None:
+    """The first loop of uvloop opens a pipe that the process then keeps."""
+    uvloop.new_event_loop().close()
+
+
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def nothing_left(uvloop_set_up: None) -> Iterator[None]:
     """The test leaves no fd open and no thread running."""
     before = belongings()
     yield

@@ -224,6 +224,15 @@ SCENARIOS: Final = (
         metrics=(CPU_PER_DELIVERY, TO_LAST, TO_LAST_P99),
     ),
     Scenario(
+        name="handler",
+        title="Messages through the application",
+        about="1,000 clients, messages of 128 bytes from one sender, who has up to sixteen under way. Here"
+        " fastcast's Python handler, which broadcasts each message, is to be compared with the other servers in"
+        " Python; `fastcast serve` relays without Python.",
+        passes={ONLY: Load(connections=1_000, messages=400, in_flight=16)},
+        metrics=(CPU_PER_DELIVERY, TO_LAST, THROUGHPUT),
+    ),
+    Scenario(
         name="large",
         title="Large messages",
         about="64 KiB to 1,000 clients, one message in flight.",

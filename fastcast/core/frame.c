@@ -119,6 +119,12 @@ void fc_frame_unmask(uint8_t *out, const uint8_t *in, size_t n, const uint8_t ma
         block[3] ^= key;
         memcpy(out + i, block, 32);
     }
+    for (; n - i >= 8; i += 8) {
+        uint64_t word;
+        memcpy(&word, in + i, 8);
+        word ^= key;
+        memcpy(out + i, &word, 8);
+    }
     for (; i < n; i++)
         out[i] = in[i] ^ turned[i & 7];
 }

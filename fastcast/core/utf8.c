@@ -3,25 +3,49 @@
  * Invariant: between calls the state says how many continuation bytes are missing and which range the
  * next one must lie in. The range carries the three exclusions of RFC 3629 (overlong forms, surrogates,
  * beyond U+10FFFF), all of which show in the second byte, so that text fails at the earliest byte.
+ * The state is the scalar code's alone: longer text is skipped by vectors as far as it is valid, which begin and end
+ * between characters, and whatever isn't valid is found here.
  * Pure functions: any thread, nothing allocated.
  */
 #include "utf8.h"
 
+#include "utf8_simd.h"
+
 #include <string.h>
 
-/* Most text is ASCII: skip it a block at a time. The block loop is plain C that compilers turn into
- * vector instructions on every target. */
-static size_t skip_ascii(const uint8_t *bytes, size_t n)
+/* From so many bytes on vectors pay for the call. It's also what feed_vectors needs: a vector of 32 bytes after a
+ * start of at most three bytes and the rest of a character. */
+#define VECTORS_MIN 40
+
+/* Every target's compiler lowers this to the widest registers of its baseline. */
+typedef uint64_t block __attribute__((vector_size(16)));
+
+static inline block load_block(const uint8_t *bytes)
+{
+    block b;
+
+    memcpy(&b, bytes, sizeof b);
+    return b;
+}
+
+static inline bool has_high_bit(block b)
+{
+    return (b[0] | b[1]) & UINT64_C(0x8080808080808080);
+}
+
+/* Most text is ASCII: how much there is of it at the start. */
+static inline size_t skip_ascii(const uint8_t *bytes, size_t n)
 {
     size_t i = 0;
 
-    while (n - i >= 32) {
-        uint64_t word[4];
-        memcpy(word, bytes + i, sizeof word);
-        if ((word[0] | word[1] | word[2] | word[3]) & UINT64_C(0x8080808080808080))
+    for (; n - i >= 64; i += 64) {
+        block first = load_block(bytes + i) | load_block(bytes + i + 16);
+        block second = load_block(bytes + i + 32) | load_block(bytes + i + 48);
+        if (has_high_bit(first | second))
             break;
-        i += 32;
     }
+    while (n - i >= 16 && !has_high_bit(load_block(bytes + i)))
+        i += 16;
     while (i < n && bytes[i] < 0x80)
         i++;
     return i;
@@ -51,22 +75,52 @@ static bool lead(struct fc_utf8 *state, uint8_t byte)
     return true;
 }
 
-bool fc_utf8_feed(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+static bool feed_byte(struct fc_utf8 *state, uint8_t byte)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (state->need == 0) {
+    if (state->need == 0)
+        return byte < 0x80 || lead(state, byte);
+    if (byte < state->low || byte > state->high)
+        return false;
+    state->need--;
+    state->low = 0x80;
+    state->high = 0xBF;
+    return true;
+}
+
+/* Takes what vectors find valid of at least VECTORS_MIN bytes, leaving the state between characters. Returns how many
+ * bytes that is, or 0 if one of those before the first vector is wrong. */
+static size_t feed_vectors(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+{
+    size_t i = 0;
+
+    while (i < FC_UTF8_SIMD_BEHIND || state->need > 0) {
+        if (!feed_byte(state, bytes[i++]))
+            return 0;
+    }
+    return fc_utf8_simd_advance(bytes, i, n);
+}
+
+static bool feed_mixed(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+{
+    size_t i = 0;
+
+    if (n >= VECTORS_MIN) {
+        i = feed_vectors(state, bytes, n);
+        if (i == 0)
+            return false;
+    }
+    while (i < n) {
+        if (state->need == 0 && bytes[i] < 0x80)
             i += skip_ascii(bytes + i, n - i);
-            if (i == n)
-                break;
-            if (!lead(state, bytes[i]))
-                return false;
-        } else {
-            if (bytes[i] < state->low || bytes[i] > state->high)
-                return false;
-            state->need--;
-            state->low = 0x80;
-            state->high = 0xBF;
-        }
+        else if (!feed_byte(state, bytes[i++]))
+            return false;
     }
     return true;
+}
+
+bool fc_utf8_feed(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+{
+    size_t ascii = state->need > 0 ? 0 : skip_ascii(bytes, n);
+
+    return ascii == n || feed_mixed(state, bytes + ascii, n - ascii);
 }

@@ -34,7 +34,7 @@ static bool available(void)
     return __builtin_cpu_supports("avx2");
 }
 
-TARGET static inline vector look_up(const vector table, vector nibbles)
+TARGET static inline vector look_up(vector table, vector nibbles)
 {
     return (vector)_mm256_shuffle_epi8((__m256i)table, (__m256i)nibbles);
 }
@@ -91,24 +91,23 @@ static inline bool is_ascii(vector v)
 
 #endif
 
-/* The ways in which a pair is wrong. Seven would do for the text before 2003, when F4 was no special case; all
- * eight bits are taken, so that F0 and what is above F4 share one: both forbid 80..8F. */
+/* The ways in which a pair is wrong. There are nine for eight bits, but F0 and what is above F4 can share one: what
+ * both forbid, alone among the leads with the high nibble F, is 80..8F. */
 enum {
-    CUT = 0x01,          /* a lead byte, then no continuation */
-    STRAY = 0x02,        /* ASCII, then a continuation */
-    OVERLONG_2 = 0x04,   /* C0, C1 */
-    OVERLONG_3 = 0x08,   /* E0, then 80..9F */
-    SURROGATE = 0x10,    /* ED, then A0..BF */
-    BEYOND = 0x20,       /* F4 and above, then 90..BF: more than U+10FFFF */
-    LOW_FOURTH = 0x40,   /* F0 (overlong) or F5 and above, then 80..8F */
-    FOLLOWING = 0x80,    /* two continuations: wrong unless a third or fourth byte is due */
+    CUT = 0x01,        /* a lead byte, then no continuation */
+    STRAY = 0x02,      /* ASCII, then a continuation */
+    OVERLONG_2 = 0x04, /* C0 or C1, then a continuation */
+    OVERLONG_3 = 0x08, /* E0, then 80..9F */
+    SURROGATE = 0x10,  /* ED, then A0..BF */
+    BEYOND = 0x20,     /* F4 and above, then 90..BF: more than U+10FFFF */
+    LOW_FOURTH = 0x40, /* F0 (overlong) or F5 and above, then 80..8F */
+    FOLLOWING = 0x80,  /* two continuations: wrong unless a third or fourth byte is due */
 };
 
 #define ANY_LOW (CUT | STRAY | FOLLOWING) /* ways that don't depend on the first byte's low nibble */
 #define HIGH_LEAD (ANY_LOW | BEYOND | LOW_FOURTH)
 #define CONTINUATION (STRAY | FOLLOWING | OVERLONG_2)
 
-/* clang-format off */
 static const uint8_t first_high[WIDTH] = TABLE(
     STRAY, STRAY, STRAY, STRAY, STRAY, STRAY, STRAY, STRAY,
     FOLLOWING, FOLLOWING, FOLLOWING, FOLLOWING,
@@ -123,7 +122,6 @@ static const uint8_t second_high[WIDTH] = TABLE(
     CONTINUATION | OVERLONG_3 | LOW_FOURTH, CONTINUATION | OVERLONG_3 | BEYOND,
     CONTINUATION | SURROGATE | BEYOND, CONTINUATION | SURROGATE | BEYOND,
     CUT, CUT, CUT, CUT);
-/* clang-format on */
 
 TARGET static inline vector load(const uint8_t *bytes)
 {
@@ -135,7 +133,7 @@ TARGET static inline vector load(const uint8_t *bytes)
 
 TARGET static inline vector fill(uint8_t byte)
 {
-    return byte - (vector){0};
+    return (vector){0} + byte;
 }
 
 /* True when each byte of the vector at `place` may follow the three before it. */

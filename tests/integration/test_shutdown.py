@@ -55,10 +55,10 @@ class TestSignal:
     def test_under_load_everything_that_was_published_is_delivered_before_the_close(
         self, number: signal.Signals
     ) -> None:
-        with running("--shards", "3") as server, Swarm(server.address, 60) as swarm:
-            for member in range(60):
-                swarm.send(member, *(frame(TEXT, b"%d %d" % (member, k)) for k in range(400)))
-            swarm.receive_while(lambda: len(swarm.sequence) < 3000)
+        with running("--shards", "3") as server, Swarm(server.address, 30) as swarm:
+            for member in range(30):
+                swarm.send(member, *(frame(TEXT, b"%d %d " % (member, k) * 100) for k in range(300)))
+            swarm.receive_while(lambda: len(swarm.sequence) < 1000)
             server.signal(number)
             published = len(swarm.sequence)
             swarm.await_close(GOING_AWAY)

@@ -246,6 +246,7 @@ class Swarm:
             raise Violation(f"the stream ends after {member.messages} messages and {len(member.buffer)} bytes")
         member.ended = True
         self._poll.unregister(member.socket)
+        member.socket.shutdown(socket.SHUT_WR)
 
     def _take(self, member: Member) -> None:
         """Take all complete frames from a client's buffer."""
@@ -265,7 +266,7 @@ class Swarm:
                 member.outgoing += frame(PONG, received.payload)
             elif received.opcode == CLOSE:
                 member.close = received
-                member.outgoing[:] = frame(CLOSE, received.payload)
+                member.outgoing += frame(CLOSE, received.payload)
         del member.buffer[:taken]
 
     def _compare(self, member: Member, received: Frame) -> None:

@@ -1,0 +1,180 @@
+"""Includes and imports run one way, and other rules of the source that a reader relies on."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "fastcast"
+CORE = PACKAGE / "core"
+
+MOST_LINES = 620
+
+# From the top down: a file includes its own layer and those below. What is in no row is one more rule to decide on.
+LAYERS = (
+    ("hub.c",),
+    ("shard.c",),
+    ("accept.c", "accept.h", "conn.c", "conn.h", "fanout.c", "fanout.h"),
+    ("read.c", "read.h", "write.c", "write.h"),
+    ("shard.h",),
+    ("exchange.c", "exchange.h", "room.c", "room.h"),
+    ("channel.c", "channel.h", "client.c", "client.h", "mailbox.c", "mailbox.h", "queue.c", "queue.h"),
+    ("head.c", "head.h", "inbound.c", "inbound.h", "io.h", "io_epoll.c", "io_uring.c", "ready.c", "ready.h"),
+    ("message.c", "message.h"),
+    ("frame.c", "frame.h"),
+    ("utf8.c", "utf8.h"),
+    ("fastcast.h",),
+)
+
+# The steps of the loop call each other: to drop a client is a step of writing, and to write one of dropping.
+STEPS = {"accept", "conn", "fanout", "read", "write"}
+
+IMPORTS = {
+    "__init__": {"errors", "config", "server"},
+    "__main__": {"cli"},
+    "cli": {"__init__", "config", "errors", "server"},
+    "config": {"errors"},
+    "errors": set[str](),
+    "handshake": set[str](),
+    "listen": {"errors"},
+    "server": {"_core", "config", "errors", "handshake", "listen"},
+}
+
+HANDSHAKE_DOES_WITHOUT = {"asyncio", "socket", "select", "selectors", "ssl", "threading", "os"}
+
+CORE_PYX_IMPORTS = {"errno", "os", "cpython.buffer", "cpython.bytes", "libc.stdlib", "libc.string", "libc.stdint"}
+
+
+def sources(*suffixes: str) -> list[Path]:
+    """The package's own source files, without what a build leaves there."""
+    return sorted(path for path in PACKAGE.rglob("*") if path.suffix in suffixes)
+
+
+def includes(file: Path) -> list[str]:
+    """The project's own headers that a C file includes."""
+    return re.findall(r'^\s*#\s*include\s*"([^"]+)"', file.read_text("utf-8"), re.MULTILINE)
+
+
+def layer_of(name: str) -> int:
+    """The place of a core file; AssertionError when it has none."""
+    found = [number for number, files in enumerate(LAYERS) if name in files]
+    assert len(found) == 1, f"core/{name} has no place in LAYERS"
+    return found[0]
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Every module that a file imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            yield node.module
+
+
+class TestCore:
+    """The C core."""
+
+    @pytest.mark.parametrize("file", sorted(CORE.glob("*.[ch]")), ids=lambda file: file.name)
+    def test_includes_run_down(self, file: Path) -> None:
+        for header in includes(file):
+            if {file.stem, Path(header).stem} <= STEPS and file.suffix == ".c":
+                continue
+            assert layer_of(file.name) <= layer_of(header), f"{file.name} includes {header}"
+
+    def test_headers_do_not_include_each_other_in_a_circle(self) -> None:
+        above: dict[str, set[str]] = {}
+
+        def visit(header: str, path: tuple[str, ...]) -> None:
+            assert header not in path, " → ".join((*path, header))
+            if header not in above:
+                for name in includes(CORE / header):
+                    visit(name, (*path, header))
+                above[header] = set(path)
+
+        for file in CORE.glob("*.h"):
+            visit(file.name, ())
+
+    def test_every_place_is_taken(self) -> None:
+        there = {file.name for file in CORE.glob("*.[ch]")}
+        assert {name for files in LAYERS for name in files} - there == set()
+
+    @pytest.mark.parametrize("file", sources(".c", ".h"), ids=lambda file: f"{file.parent.name}/{file.name}")
+    def test_no_python_in_it(self, file: Path) -> None:
+        assert not re.search(r"Python\.h|\bPy[A-Z_]\w*\(", file.read_text("utf-8"))
+
+    @pytest.mark.parametrize("file", sorted(CORE.glob("*.c")), ids=lambda file: file.name)
+    def test_only_the_io_and_the_thread_wait_for_the_kernel(self, file: Path) -> None:
+        waits = re.findall(r"\b(epoll_\w+|io_uring_\w+|poll|select|nanosleep|usleep|sleep)\s*\(", file.read_text("utf-8"))
+        assert waits == [] or file.name.startswith("io_")
+
+    @pytest.mark.parametrize("file", sources(".c"), ids=lambda file: f"{file.parent.name}/{file.name}")
+    def test_file_opens_with_what_it_is_for(self, file: Path) -> None:
+        assert file.read_text("utf-8").startswith("/* ")
+
+
+class TestDoor:
+    """_core.pyx converts, and does nothing else."""
+
+    PYX = (PACKAGE / "_core.pyx").read_text("utf-8")
+
+    def test_imports_nothing_that_reaches_the_system(self) -> None:
+        modules = re.findall(r"^\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))", self.PYX, re.MULTILINE)
+        assert {first or second for first, second in modules} == CORE_PYX_IMPORTS
+        assert set(re.findall(r"\bos\.(\w+)", self.PYX)) == {"strerror"}
+
+    def test_declares_functions_of_the_core_and_of_python_only(self) -> None:
+        declared = self.PYX + (PACKAGE / "_core.pxd").read_text("utf-8")
+        assert set(re.findall(r'cdef extern from "([^"]+)"', declared)) == {"fastcast.h", "Python.h"}
+
+    def test_stub_is_what_the_module_is(self) -> None:
+        check("mypy.stubtest", "fastcast._core")
+
+
+class TestPython:
+    """The Python layer."""
+
+    @pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.name)
+    def test_imports_run_one_way(self, file: Path) -> None:
+        own = {
+            name.partition(".")[2] or "__init__"
+            for name in imported(ast.parse(file.read_text("utf-8")))
+            if name.split(".")[0] == "fastcast"
+        }
+        assert own <= IMPORTS[file.stem]
+
+    def test_handshake_is_free_of_input_and_output(self) -> None:
+        found = set(imported(ast.parse((PACKAGE / "handshake.py").read_text("utf-8"))))
+        assert found & HANDSHAKE_DOES_WITHOUT == set()
+
+    def test_command_line_has_no_sockets(self) -> None:
+        assert "socket" not in set(imported(ast.parse((PACKAGE / "cli.py").read_text("utf-8"))))
+
+    def test_annotations_hold(self) -> None:
+        check("mypy", "--strict", "fastcast")
+
+    def test_importing_the_package_loads_neither_the_loop_nor_the_extension(self) -> None:
+        code = "import sys, fastcast.cli; print({'asyncio', 'uvloop', 'fastcast._core'} & set(sys.modules))"
+        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert output == "set()\n"
+
+
+@pytest.mark.parametrize("file", sources(".py", ".pyi", ".pyx", ".pxd", ".c", ".h"), ids=lambda file: file.name)
+def test_file_is_short_enough_to_have_one_subject(file: Path) -> None:
+    assert len(file.read_text("utf-8").splitlines()) <= MOST_LINES
+
+
+def check(module: str, *arguments: str) -> None:
+    """Run a checker from the root; AssertionError with what it found."""
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
