@@ -15,7 +15,9 @@ test: .venv-test/installed browser
 
 # The comparisons that stay within one process; benchmarks/macro has its own command.
 benchmark: .venv-test/installed
-	.venv-test/bin/python -m pytest benchmarks/micro --benchmark-only $(ARGS)
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	.venv-test/bin/python -m pytest benchmarks/micro --benchmark-only --benchmark-sort=name \
+		--benchmark-columns=min,median,iqr,rounds $(ARGS)
 
 .venv/installed: $(SOURCES) | system
 	$(PYTHON) -m venv .venv

@@ -144,6 +144,7 @@ static unsigned write_batch(struct fc_shard *shard, struct fc_room *room, unsign
             (struct fc_send){.fd = client->fd, .vectors = room->vectors, .vector = room->vector};
         shard->send_slots[n++] = slot;
     }
+    fc_count(&shard->counters.sent, (uint64_t)visited * room->frames);
     fc_io_send(shard->io, shard->sends, n);
 
     uint64_t complete = 0;
@@ -154,7 +155,6 @@ static unsigned write_batch(struct fc_shard *shard, struct fc_room *room, unsign
         else
             fc_write_done(shard, shard->send_slots[i], room->batch, room->vectors, shard->sends[i].result);
     }
-    fc_count(&shard->counters.sent, (uint64_t)visited * room->frames);
     fc_count(&shard->counters.delivered, complete * room->frames);
     fc_count(&shard->counters.sent_bytes, complete * room->bytes);
     return visited;

@@ -421,6 +421,10 @@ static void read_some(struct fc_shard *shard)
         if (fc_clients_find(&shard->clients, id))
             fc_read_once(shard, fc_client_id_slot(id));
     }
+}
+
+static void tell_python(struct fc_shard *shard)
+{
     if (shard->has_news)
         fc_exchange_notify(shard->exchange);
     shard->has_news = false;
@@ -518,6 +522,7 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
             fc_accept_handed(shard);
         read_some(shard);
         obey(shard); /* what was just read and published goes out in this round */
+        tell_python(shard);
         flush_some(shard);
         if (shard->stopping && shard->stop_slot != FC_NO_SLOT)
             stop_some(shard);

@@ -3,8 +3,8 @@
  * Invariant: between calls the state says how many continuation bytes are missing and which range the
  * next one must lie in. The range carries the three exclusions of RFC 3629 (overlong forms, surrogates,
  * beyond U+10FFFF), all of which show in the second byte, so that text fails at the earliest byte.
- * The state is the scalar code's alone: longer text is skipped by vectors as far as it is valid, which begin and end
- * between characters, and whatever isn't valid is found here.
+ * Vectors (utf8_simd.h) take longer text from between characters to between characters and only as far as it
+ * is valid, so that the state and every refusal are the business of the code below alone.
  * Pure functions: any thread, nothing allocated.
  */
 #include "utf8.h"
@@ -13,11 +13,11 @@
 
 #include <string.h>
 
-/* From so many bytes on vectors pay for the call. It's also what feed_vectors needs: a vector of 32 bytes after a
- * start of at most three bytes and the rest of a character. */
-#define VECTORS_MIN 40
+/* The least that is worth a try: at most six bytes before the first vector (three to look back at, and the
+ * rest of a character that begins with the third), and a vector of 32. */
+#define VECTORS_MIN 38
 
-/* Every target's compiler lowers this to the widest registers of its baseline. */
+/* The compiler makes what it can of this: one register, or two of 64 bits where there's nothing better. */
 typedef uint64_t block __attribute__((vector_size(16)));
 
 static inline block load_block(const uint8_t *bytes)
@@ -87,8 +87,8 @@ static bool feed_byte(struct fc_utf8 *state, uint8_t byte)
     return true;
 }
 
-/* Takes what vectors find valid of at least VECTORS_MIN bytes, leaving the state between characters. Returns how many
- * bytes that is, or 0 if one of those before the first vector is wrong. */
+/* Takes as much of at least VECTORS_MIN bytes as vectors find valid, and leaves the state between characters.
+ * Returns how many bytes that is, or 0 if one before the first vector is wrong. */
 static size_t feed_vectors(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
 {
     size_t i = 0;

@@ -1,14 +1,14 @@
 /* UTF-8 validation a vector at a time, after the lookup method of Keiser and Lemire ("Validating UTF-8 in less
  * than one instruction per byte", 2021).
  *
- * Two neighbouring bytes can be wrong together in few ways, and three nibbles are enough to tell: both of the first
- * byte, the high one of the second. Each way is a bit; one table per nibble says which ways that nibble admits; a
- * pair is wrong when some way is admitted by all three. What a pair can't show is whether a third or fourth byte is
- * due; the bytes two and three places back do.
+ * Two neighbouring bytes can be wrong together in few ways, and three nibbles are enough to tell: both of the
+ * first byte, the high one of the second. Each way is a bit; one table per nibble says which ways that nibble
+ * admits; a pair is wrong when some way is admitted by all three. What a pair can't show is whether a third or
+ * fourth byte is due; the bytes two and three places back do.
  *
- * Invariants: reads nothing outside bytes[at - FC_UTF8_SIMD_BEHIND .. n), at any alignment. The bytes that a vector
- * depends on are loaded again at their offset instead of being kept from the last vector, so that a vector's verdict
- * has no other input than its place. Pure functions: any thread, nothing allocated.
+ * Invariants: reads nothing outside bytes[at - FC_UTF8_SIMD_BEHIND .. n), at any alignment. What a vector
+ * depends on is loaded anew from the bytes before it instead of being carried over, so that its verdict has no
+ * other input than its place. Pure functions: any thread, nothing allocated.
  */
 #include "utf8_simd.h"
 
@@ -91,8 +91,8 @@ static inline bool is_ascii(vector v)
 
 #endif
 
-/* The ways in which a pair is wrong. There are nine for eight bits, but F0 and what is above F4 can share one: what
- * both forbid, alone among the leads with the high nibble F, is 80..8F. */
+/* The ways in which a pair is wrong. There are nine for eight bits, but F0 and all above F4 can share one: they
+ * are the leads that forbid 80..8F. */
 enum {
     CUT = 0x01,        /* a lead byte, then no continuation */
     STRAY = 0x02,      /* ASCII, then a continuation */
@@ -144,8 +144,8 @@ TARGET static inline bool fits(const uint8_t *place)
     vector ways = look_up(load(first_high), before >> 4) & look_up(load(first_low), before & fill(0x0F)) &
                   look_up(load(second_high), byte >> 4);
 
-    /* The top bit is set where a third byte is due (E0 or above, two back) or a fourth (F0 or above, three back):
-     * exactly where FOLLOWING, which is the same bit, must be. */
+    /* The top bit is set where a third byte is due (E0 or above, two back) or a fourth (F0 or above, three
+     * back). FOLLOWING is the same bit, and must be set in exactly the same places. */
     vector due = subtract_to_zero(load(place - 2), fill(0xE0 - FOLLOWING)) |
                  subtract_to_zero(load(place - 3), fill(0xF0 - FOLLOWING));
 
@@ -165,7 +165,7 @@ TARGET static size_t advance(const uint8_t *bytes, size_t at, size_t n)
         if (is_ascii(load(place)) ? unfinished(place) > 0 : !fits(place))
             return at - unfinished(place);
     }
-    /* The remainder goes as one more vector that ends with the text; some of its bytes are looked at twice. */
+    /* The remainder goes as one more vector, which ends with the text and looks at some bytes again. */
     if (at < n && n >= WIDTH + FC_UTF8_SIMD_BEHIND && fits(bytes + n - WIDTH))
         at = n;
     return at - unfinished(bytes + at);

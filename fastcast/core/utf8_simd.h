@@ -8,11 +8,12 @@
 /* How far back a byte depends on others: a character has at most three bytes before its last. */
 #define FC_UTF8_SIMD_BEHIND 3
 
-/* Goes on from bytes[at], where at >= FC_UTF8_SIMD_BEHIND, bytes[0..at) are valid and no character is cut by `at`.
+/* Goes on at bytes[at], where at >= FC_UTF8_SIMD_BEHIND, all before it is valid and `at` cuts no character.
  * Returns how far the text was found to be valid: an offset in [at, n] that cuts no character either.
  *
- * It only ever affirms. The rest, which the caller examines byte by byte, begins at most a vector before the
- * first error, or is shorter than a vector, or is everything where the processor lacks the instructions. */
+ * It only ever affirms. What it leaves is for the caller to examine byte by byte: no more than a vector and a
+ * character before the first error, less than a vector at the end of valid text, or everything where the
+ * processor lacks the instructions. */
 size_t fc_utf8_simd_advance(const uint8_t *bytes, size_t at, size_t n);
 
 #endif

@@ -1,6 +1,7 @@
 #include "check.h"
 #include "faults.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,4 +38,24 @@ void check_run(const char *name, void (*test)(void))
     }
     printf("ok %s\n", name);
     fflush(stdout);
+}
+
+unsigned check_each_allocation(bool (*scenario)(void))
+{
+    enum { TOO_MANY = 1000 };
+
+    for (unsigned n = 0; n < TOO_MANY; n++) {
+        long before = fault_live_blocks();
+        fault_clear();
+        fault_arm(FAULT_ALLOCATION, n, 1, ENOMEM);
+        bool succeeded = scenario();
+        unsigned long injected = fault_injected(FAULT_ALLOCATION);
+        fault_clear();
+        CHECK_EQ(fault_live_blocks(), before);
+        if (injected == 0) {
+            CHECK(succeeded);
+            return n;
+        }
+    }
+    check_failed(__FILE__, __LINE__, "the scenario comes to an end");
 }

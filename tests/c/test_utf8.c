@@ -110,12 +110,12 @@ static void a_character_is_found_at_every_place_in_long_text(void)
                                             "\xF4\x90\x80\x80", "\xE2\x82", "\xFF"};
     struct guard guard;
 
-    guard_open(&guard, 160);
+    guard_open(&guard, 300);
     for (unsigned k = 0; k < sizeof sequences / sizeof *sequences; k++) {
         size_t length = strlen(sequences[k]);
-        for (size_t n = length; n < 110; n++) {
+        for (size_t n = length; n < 300; n += n < 140 ? 1 : 11) {
             uint8_t *text = guard_place(&guard, n);
-            for (size_t place = 0; place + length <= n; place++) {
+            for (size_t place = 0; place + length <= n; place += n < 100 ? 1 : 7) {
                 memset(text, 'a', n);
                 memcpy(text + place, sequences[k], length);
                 bool complete = false;
@@ -125,6 +125,32 @@ static void a_character_is_found_at_every_place_in_long_text(void)
                 compare_split(text, n, place + 1, failure, complete);
             }
         }
+    }
+    guard_close(&guard);
+}
+
+/* What vectors judge: sequences amid text that is longer than any, and isn't ASCII, at several places in them. */
+static void every_sequence_of_four_border_bytes_is_judged_amid_long_text(void)
+{
+    static const char filler[9 + 1] = "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80";
+    struct guard guard;
+    unsigned n = sizeof borders;
+    size_t length = 18 * 9;
+
+    guard_open(&guard, length);
+    uint8_t *text = guard_place(&guard, length);
+    for (size_t k = 0; k < length; k += 9)
+        memcpy(text + k, filler, 9);
+    for (unsigned i = 0; i < n * n * n * n; i++) {
+        unsigned rest = i;
+        size_t place = 9 * (1 + i % 17) - 4 * (i % 2); /* at a border between characters, or not */
+        for (unsigned k = 0; k < 4; k++, rest /= n)
+            text[place + k] = borders[rest % n];
+        bool complete = false;
+        size_t failure = reference_failure(text, length, &complete);
+        compare_split(text, length, 0, failure, complete);
+        compare_split(text, length, i % length, failure, complete);
+        memcpy(text + place / 9 * 9, filler, 9);
     }
     guard_close(&guard);
 }
@@ -154,6 +180,7 @@ int main(void)
 {
     RUN(every_pair_of_bytes_is_judged_like_the_reference);
     RUN(every_sequence_of_four_border_bytes_is_judged_like_the_reference);
+    RUN(every_sequence_of_four_border_bytes_is_judged_amid_long_text);
     RUN(every_code_point_is_text_and_no_surrogate_is);
     RUN(a_character_is_found_at_every_place_in_long_text);
     RUN(random_text_and_noise_are_judged_like_the_reference);

@@ -131,6 +131,16 @@ class TestStop:
             assert swarm.received == 500
             stopping()
 
+    def test_what_the_flush_interval_holds_back_is_delivered(self, server: ServerFactory) -> None:
+        with server(flush_interval="60s") as running, Client(address_of(running)) as client:
+            messages = [Frame(TEXT, b"%d" % number) for number in range(50)]
+            for message in messages:
+                publish(running, message.payload.decode())
+            stopping = stop_in_background(running)
+            assert [client.read_frame() for _ in messages] == messages
+            assert [close_code(received) for received in closing_frames(client)] == [1001]
+            stopping()
+
     def test_request_under_way_is_turned_down(self, server: ServerFactory) -> None:
         with server() as running, Stream(address_of(running)) as half, Client(address_of(running)) as client:
             half.send(upgrade_request()[:-2])
