@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import asyncio
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 import uvloop
 
-import fastcast
-from tests.support.hosting import await_nothing_left, belongings, hosted
+from tests.support.hosting import Run, ServerFactory, await_nothing_left, belongings, hosted
+from tests.support.wire import TIMEOUT
 
-ServerFactory = Callable[..., AbstractContextManager[fastcast.Server]]
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +36,20 @@ def nothing_left(uvloop_set_up: None) -> Iterator[None]:
 
 @pytest.fixture
 def server(nothing_left: None) -> ServerFactory:
-    """`with server(**options) as running:` is a server in this process. Whatever the test does to it, it ends with
-    nothing left: no client, message, channel, thread or fd, and every delivery accounted for."""
+    """`with server(**options) as running:` is a server in this process.
+
+    Whatever the test does to it, it ends with nothing left: no client, message, channel, thread or fd, and
+    with every delivery accounted for.
+    """
     return hosted
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest, nothing_left: None) -> Run:
+    """Runs a coroutine to its end, on asyncio's own loop or on uvloop; nothing may be left of it."""
+
+    def run(coroutine: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            runner.run(asyncio.wait_for(coroutine, 6 * TIMEOUT))
+
+    return run

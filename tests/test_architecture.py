@@ -17,7 +17,7 @@ CORE = PACKAGE / "core"
 
 MOST_LINES = 620
 
-# From the top down: a file includes its own layer and those below. What is in no row is one more rule to decide on.
+# From the top down: a file includes its own layer and those below. A new file needs a place here.
 LAYERS = (
     ("hub.c",),
     ("shard.c",),
@@ -51,7 +51,15 @@ IMPORTS = {
 
 HANDSHAKE_DOES_WITHOUT = {"asyncio", "socket", "select", "selectors", "ssl", "threading", "os"}
 
-CORE_PYX_IMPORTS = {"errno", "os", "cpython.buffer", "cpython.bytes", "libc.stdlib", "libc.string", "libc.stdint"}
+CORE_PYX_IMPORTS = {
+    "errno",
+    "os",
+    "cpython.buffer",
+    "cpython.bytes",
+    "libc.stdlib",
+    "libc.string",
+    "libc.stdint",
+}
 
 
 def sources(*suffixes: str) -> list[Path]:
@@ -115,7 +123,9 @@ class TestCore:
 
     @pytest.mark.parametrize("file", sorted(CORE.glob("*.c")), ids=lambda file: file.name)
     def test_only_the_io_and_the_thread_wait_for_the_kernel(self, file: Path) -> None:
-        waits = re.findall(r"\b(epoll_\w+|io_uring_\w+|poll|select|nanosleep|usleep|sleep)\s*\(", file.read_text("utf-8"))
+        waits = re.findall(
+            r"\b(epoll_\w+|io_uring_\w+|poll|select|nanosleep|usleep|sleep)\s*\(", file.read_text("utf-8")
+        )
         assert waits == [] or file.name.startswith("io_")
 
     @pytest.mark.parametrize("file", sources(".c"), ids=lambda file: f"{file.parent.name}/{file.name}")
@@ -129,14 +139,20 @@ class TestDoor:
     PYX = (PACKAGE / "_core.pyx").read_text("utf-8")
 
     def test_imports_nothing_that_reaches_the_system(self) -> None:
-        modules = re.findall(r"^\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))", self.PYX, re.MULTILINE)
+        modules = re.findall(
+            r"^\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))", self.PYX, re.MULTILINE
+        )
         assert {first or second for first, second in modules} == CORE_PYX_IMPORTS
         assert set(re.findall(r"\bos\.(\w+)", self.PYX)) == {"strerror"}
 
     def test_declares_functions_of_the_core_and_of_python_only(self) -> None:
         # frame.h is for the functions by which tests and benchmarks get at single frames.
         declared = self.PYX + (PACKAGE / "_core.pxd").read_text("utf-8")
-        assert set(re.findall(r'cdef extern from "([^"]+)"', declared)) == {"fastcast.h", "frame.h", "Python.h"}
+        assert set(re.findall(r'cdef extern from "([^"]+)"', declared)) == {
+            "fastcast.h",
+            "frame.h",
+            "Python.h",
+        }
 
     def test_stub_is_what_the_module_is(self) -> None:
         check("mypy.stubtest", "fastcast._core")
@@ -166,11 +182,15 @@ class TestPython:
 
     def test_importing_the_package_loads_neither_the_loop_nor_the_extension(self) -> None:
         code = "import sys, fastcast.cli; print({'asyncio', 'uvloop', 'fastcast._core'} & set(sys.modules))"
-        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
         assert output == "set()\n"
 
 
-@pytest.mark.parametrize("file", sources(".py", ".pyi", ".pyx", ".pxd", ".c", ".h"), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sources(".py", ".pyi", ".pyx", ".pxd", ".c", ".h"), ids=lambda file: file.name
+)
 def test_file_is_short_enough_to_have_one_subject(file: Path) -> None:
     assert len(file.read_text("utf-8").splitlines()) <= MOST_LINES
 

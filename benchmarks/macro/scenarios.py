@@ -226,8 +226,8 @@ SCENARIOS: Final = (
     Scenario(
         name="handler",
         title="Messages through the application",
-        about="1,000 clients, messages of 128 bytes from one sender, who has up to sixteen under way. Compare the"
-        " servers in Python with fastcast's Python handler: each has every message pass through Python.",
+        about="1,000 clients, messages of 128 bytes from one sender, who has up to sixteen under way."
+        " Compare the servers in Python with fastcast's Python handler: each has every message pass through Python.",
         passes={ONLY: Load(connections=1_000, messages=400, in_flight=16)},
         metrics=(CPU_PER_DELIVERY, TO_LAST, THROUGHPUT),
     ),

@@ -20,7 +20,7 @@
 bool fc_accept_possible(const struct fc_shard *shard)
 {
     return shard->accept_pending && shard->now >= shard->accept_after &&
-           atomic_load_explicit(&shard->counters.asked, memory_order_relaxed) < FC_ASKED_MAX;
+           fc_shard_asked(shard) < FC_ASKED_MAX;
 }
 
 static int pass_on(const struct fc_shard *shard, int to, int fd)

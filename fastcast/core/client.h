@@ -2,6 +2,7 @@
 #ifndef FC_CLIENT_H
 #define FC_CLIENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct fc_head;
@@ -81,6 +82,23 @@ static inline struct fc_client *fc_clients_at(const struct fc_clients *clients, 
     if (chunk >= clients->chunk_count || !clients->chunks[chunk].slots)
         return 0;
     return &clients->chunks[chunk].slots[slot % FC_CHUNK_SLOTS];
+}
+
+/* No slot at or behind this one is used. */
+static inline uint32_t fc_clients_end(const struct fc_clients *clients)
+{
+    uint32_t chunks = clients->chunk_count;
+
+    while (chunks > 0 && !clients->chunks[chunks - 1].slots)
+        chunks--;
+    return chunks * FC_CHUNK_SLOTS;
+}
+
+static inline bool fc_clients_used(const struct fc_clients *clients, uint32_t slot)
+{
+    const struct fc_client *client = fc_clients_at(clients, slot);
+
+    return client && client->state != FC_CLIENT_FREE;
 }
 
 /* A client id: shard, generation and slot, 10 + 30 + 24 bits. It may be kept for ever; once the client is

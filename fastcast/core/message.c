@@ -37,6 +37,7 @@ struct fc_message *fc_message_new(struct fc_account *account, size_t capacity)
     message->account = account;
     message->start = FC_FRAME_HEADER_MAX;
     atomic_fetch_add_explicit(&account->messages, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&account->made, 1, memory_order_relaxed);
     account_add(account, footprint(capacity));
     return message;
 }

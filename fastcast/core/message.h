@@ -13,6 +13,7 @@
 struct fc_account {
     atomic_size_t messages;
     atomic_size_t bytes;
+    atomic_ullong made; /* since the beginning */
 };
 
 /* While it is being built a message belongs to one thread. Once sealed it is immutable, and each holder

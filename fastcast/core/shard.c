@@ -11,7 +11,7 @@
 #include "conn.h"
 #include "fanout.h"
 #include "read.h"
-#include "write.h"
+#include "sweep.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,9 +27,7 @@ enum { TOKEN_WAKE = 0, TOKEN_DOOR = 1, TOKEN_LISTENER = 2 };
 
 #define EVENTS 256
 #define READS_IN_A_ROUND 256
-#define SWEEP_STEPS 4
 #define STOP_SLICE 1024
-#define LINGER_MS 1000
 
 static uint64_t clock_ms(void)
 {
@@ -257,28 +255,12 @@ static void stop_client(struct fc_shard *shard, uint32_t slot)
     }
 }
 
-static uint32_t slots_end(const struct fc_shard *shard)
-{
-    uint32_t chunks = shard->clients.chunk_count;
-
-    while (chunks > 0 && !shard->clients.chunks[chunks - 1].slots)
-        chunks--;
-    return chunks * FC_CHUNK_SLOTS;
-}
-
-static bool is_used(const struct fc_shard *shard, uint32_t slot)
-{
-    const struct fc_client *client = fc_shard_client(shard, slot);
-
-    return client && client->state != FC_CLIENT_FREE;
-}
-
 static void stop_some(struct fc_shard *shard)
 {
-    uint32_t end = slots_end(shard);
+    uint32_t end = fc_clients_end(&shard->clients);
 
     for (unsigned budget = STOP_SLICE; budget > 0 && shard->stop_slot < end; budget--, shard->stop_slot++) {
-        if (is_used(shard, shard->stop_slot))
+        if (fc_clients_used(&shard->clients, shard->stop_slot))
             stop_client(shard, shard->stop_slot);
     }
     if (shard->stop_slot >= end)
@@ -293,118 +275,20 @@ static bool is_over(struct fc_shard *shard)
     if (!shard->stopping)
         return false;
     if (deadline <= shard->now) {
-        uint32_t end = slots_end(shard);
+        uint32_t end = fc_clients_end(&shard->clients);
         for (uint32_t slot = 0; slot < end; slot++) {
-            if (is_used(shard, slot))
+            if (fc_clients_used(&shard->clients, slot))
                 fc_conn_abort(shard, slot);
         }
     }
     return shard->clients.count == 0;
 }
 
-/* ---- the sweep: time-outs and pings ---- */
-
-static bool silent_for(const struct fc_shard *shard, const struct fc_client *client, uint64_t ms)
-{
-    return (uint64_t)(shard->tick - client->active) * FC_TICK_MS >= ms;
-}
-
-static void give_up(struct fc_shard *shard, uint32_t slot)
-{
-    fc_count(&shard->counters.dead, 1);
-    fc_conn_abort(shard, slot);
-}
-
-static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
-{
-    const struct fc_options *options = &shard->exchange->options;
-
-    if (options->ping_interval == 0 || !silent_for(shard, client, options->ping_interval))
-        return;
-    if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout))
-        give_up(shard, slot);
-    /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
-    else if (!client->queue && !(client->flags & FC_CLIENT_PINGED))
-        fc_conn_ping(shard, slot);
-}
-
-static void sweep_client(struct fc_shard *shard, uint32_t slot)
-{
-    const struct fc_options *options = &shard->exchange->options;
-    struct fc_client *client = fc_shard_client(shard, slot);
-
-    if (client->flags & FC_CLIENT_RETRY) {
-        uint64_t id = fc_shard_id(shard, client, slot);
-        fc_write_queued(shard, slot);
-        if (fc_clients_find(&shard->clients, id) != client)
-            return;
-    }
-    switch (client->state) {
-    case FC_CLIENT_HEAD:
-        if (silent_for(shard, client, options->handshake_timeout)) {
-            fc_count(&shard->counters.handshake_timeouts, 1);
-            fc_conn_respond(shard, slot, options->timeout);
-        }
-        break;
-    case FC_CLIENT_ASKED:
-        if (silent_for(shard, client, 2 * (uint64_t)options->handshake_timeout)) {
-            fc_count(&shard->counters.handshake_timeouts, 1);
-            fc_conn_respond(shard, slot, options->full);
-        }
-        break;
-    case FC_CLIENT_OPEN:
-        sweep_open(shard, client, slot);
-        break;
-    case FC_CLIENT_LINGER:
-        /* All is said, and the client's end of TCP is but a courtesy: not worth a long wait. */
-        if (silent_for(shard, client, options->close_timeout < LINGER_MS ? options->close_timeout : LINGER_MS))
-            fc_conn_drop(shard, slot);
-        break;
-    default:
-        if (silent_for(shard, client, options->close_timeout))
-            give_up(shard, slot);
-    }
-}
-
-/* Each slot is looked at four times within the shortest time-out, and at least once a second. */
-static uint64_t sweep_step_ms(const struct fc_shard *shard)
-{
-    const struct fc_options *options = &shard->exchange->options;
-    uint64_t shortest = 4000;
-
-    if (options->handshake_timeout < shortest)
-        shortest = options->handshake_timeout;
-    if (options->ping_interval > 0 && options->ping_interval < shortest)
-        shortest = options->ping_interval;
-    if (options->ping_interval > 0 && options->ping_timeout < shortest)
-        shortest = options->ping_timeout;
-    if (options->close_timeout < shortest)
-        shortest = options->close_timeout;
-    uint64_t step = shortest / 4 / SWEEP_STEPS;
-    return step < FC_TICK_MS / 4 ? FC_TICK_MS / 4 : step;
-}
-
-static void sweep_some(struct fc_shard *shard)
-{
-    uint32_t end = slots_end(shard);
-    uint32_t share = (end / FC_CHUNK_SLOTS + SWEEP_STEPS - 1) / SWEEP_STEPS * FC_CHUNK_SLOTS;
-
-    if (shard->sweep_slot >= end)
-        shard->sweep_slot = 0;
-    for (uint32_t upto = shard->sweep_slot + share; shard->sweep_slot < upto && shard->sweep_slot < end;
-         shard->sweep_slot++) {
-        if (is_used(shard, shard->sweep_slot))
-            sweep_client(shard, shard->sweep_slot);
-    }
-    shard->sweep_at = shard->now + sweep_step_ms(shard);
-}
-
 /* ---- the round ---- */
 
 static bool may_read_heads(const struct fc_shard *shard)
 {
-    return shard->heads.count > 0 &&
-           atomic_load_explicit(&shard->counters.asked, memory_order_relaxed) < FC_ASKED_MAX;
+    return shard->heads.count > 0 && fc_shard_asked(shard) < FC_ASKED_MAX;
 }
 
 static void read_some(struct fc_shard *shard)
@@ -463,7 +347,7 @@ static int waiting_time(const struct fc_shard *shard)
 {
     int timeout = -1;
 
-    if (shard->clients.count > 0)
+    if (fc_sweep_wanted(shard))
         timeout = until(shard, shard->sweep_at, timeout);
     if (shard->rooms_first)
         timeout = until(shard, shard->flush_after, timeout);
@@ -523,11 +407,12 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
         read_some(shard);
         obey(shard); /* what was just read and published goes out in this round */
         tell_python(shard);
+        fc_sweep_brace(shard);
         flush_some(shard);
         if (shard->stopping && shard->stop_slot != FC_NO_SLOT)
             stop_some(shard);
         if (shard->now >= shard->sweep_at)
-            sweep_some(shard);
+            fc_sweep_some(shard);
     } while (!is_over(shard));
     tear_down(shard);
 }

@@ -65,9 +65,13 @@ struct fc_shard {
     bool door_pending;
     bool has_news; /* for Python, in this round: it is told once, when all that the round has read is together */
     bool stopping;
+    bool braced; /* scheduled as a batch thread, for a storm of connections */
     uint32_t stop_slot;   /* next to be told that we stop */
     uint32_t sweep_slot;  /* next to be looked at */
     uint64_t sweep_at;
+    uint64_t trimmed_at;
+    uint64_t made_trimmed; /* messages made in the hub by the last trim, */
+    uint64_t made_before;  /* and by the last sweep */
     struct fc_send sends[FC_SEND_BATCH];
     uint32_t send_slots[FC_SEND_BATCH];
     uint8_t buffer[FC_READ_BUFFER];
@@ -86,6 +90,12 @@ static inline void fc_count(atomic_ullong *counter, uint64_t n)
 static inline void fc_discount(atomic_ullong *counter, uint64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) - n, memory_order_relaxed);
+}
+
+/* Requests that wait for Python's answer. */
+static inline uint64_t fc_shard_asked(const struct fc_shard *shard)
+{
+    return atomic_load_explicit(&shard->counters.asked, memory_order_relaxed);
 }
 
 static inline struct fc_client *fc_shard_client(const struct fc_shard *shard, uint32_t slot)

@@ -11,9 +11,10 @@
 /* Goes on at bytes[at], where at >= FC_UTF8_SIMD_BEHIND, all before it is valid and `at` cuts no character.
  * Returns how far the text was found to be valid: an offset in [at, n] that cuts no character either.
  *
- * It only ever affirms. What it leaves is for the caller to examine byte by byte: no more than a vector and a
- * character before the first error, less than a vector at the end of valid text, or everything where the
- * processor lacks the instructions. */
+ * It only ever affirms. What it leaves is for the caller to examine byte by byte: less than a vector and a
+ * character before the first error, a character cut by the end of otherwise valid text, or everything, where
+ * there's no room for a vector and the FC_UTF8_SIMD_BEHIND bytes before it or the processor lacks the
+ * instructions. */
 size_t fc_utf8_simd_advance(const uint8_t *bytes, size_t at, size_t n);
 
 #endif

@@ -197,7 +197,7 @@ static void bring_event(int fd)
 {
     int error = errno;
 
-    if (fd < WATCHED_FDS && watched[fd].epoll > 0)
+    if (fd >= 0 && fd < WATCHED_FDS && watched[fd].epoll > 0)
         __real_epoll_ctl(watched[fd].epoll, EPOLL_CTL_MOD, fd, &watched[fd].event);
     errno = error;
 }
@@ -298,7 +298,7 @@ int __wrap_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event
 {
     if (strike(FAULT_EPOLL_CTL))
         return -1;
-    if (fd < WATCHED_FDS) {
+    if (fd >= 0 && fd < WATCHED_FDS) {
         watched[fd].epoll = operation == EPOLL_CTL_DEL ? 0 : epoll;
         if (event)
             watched[fd].event = *event;

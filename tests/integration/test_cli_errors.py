@@ -1,4 +1,4 @@
-"""`fastcast serve` as a process: its ready line, where its options come from, and one line for what is wrong."""
+"""`fastcast serve` as a process: its ready line, its options' sources, and one line for what is wrong."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.Comple
 
 
 def error_of(ended: subprocess.CompletedProcess[str], code: int) -> str:
-    """What is wrong, in the words of a command that failed as it should: one line on stderr, nothing on stdout."""
+    """What is wrong, from a command that failed as it should: one line on stderr, nothing on stdout."""
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == ""
     line, newline, rest = ended.stderr.partition("\n")

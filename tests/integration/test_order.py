@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
-from tests.conftest import ServerFactory
-from tests.support.hosting import address_of, await_true, publish
+from tests.support.hosting import ServerFactory, address_of, await_true, publish
 from tests.support.swarm import Swarm
 from tests.support.wire import BINARY, TEXT, TIMEOUT, Client, Frame, frame
 
@@ -48,7 +48,7 @@ def test_one_order_for_all_whoever_publishes_on_whatever_shard(server: ServerFac
                 future.result(TIMEOUT)
 
         names = [f"client{n}" for n in range(members)] + [f"thread{n}" for n in range(threads)]
-        assert numbers_by_sender(swarm.sequence) == dict.fromkeys(names, list(range(each)))
+        assert numbers_by_sender(swarm.sequence) == {name: list(range(each)) for name in names}
         for message in swarm.sequence:
             assert message.opcode == (BINARY if message.payload.startswith(b"thread") else TEXT)
         assert all(shard["received"] > 0 for shard in running.stats()["shards"])
@@ -61,7 +61,9 @@ def test_channels_do_not_disturb_each_other_s_order(server: ServerFactory) -> No
         Swarm(address_of(running), 30, "/even") as even,
     ):
         for number in range(400):
-            publish(running, label("odd" if number % 2 else "even", number), "/odd" if number % 2 else "/even")
+            publish(
+                running, label("odd" if number % 2 else "even", number), "/odd" if number % 2 else "/even"
+            )
         odd.receive(200)
         even.receive(200)
         assert numbers_by_sender(odd.sequence) == {"odd": list(range(1, 400, 2))}
@@ -81,10 +83,16 @@ def in_thread(work: Callable[[threading.Event], int]) -> Iterator[Future[int]]:
         future.result(TIMEOUT)
 
 
+def half_close(client: Client) -> None:
+    """End the client's direction of TCP, and read until the server has ended its own."""
+    client.half_close()
+    client.read_rest()
+
+
 LEAVING: dict[str, Callable[[Client], None]] = {
     "close": Client.close,
     "drop": Client.drop,
-    "half-close": lambda client: (client.half_close(), client.read_rest(), None)[-1],
+    "half-close": half_close,
     "reset": Client.reset,
 }
 
@@ -96,10 +104,13 @@ def test_who_stays_gets_everything_while_others_come_and_go(
     visits, stayers = 150, 40
     with server(shards=3) as running, Swarm(address_of(running), stayers) as swarm:
 
+        def may_go_on(number: int, ending: threading.Event) -> bool:
+            return ending.is_set() or number < swarm.received + 200
+
         def broadcast(ending: threading.Event) -> int:
             for number in itertools.count():
-                # A lead that no one is too slow for; without it, this thread would be faster than any client.
-                await_true(lambda: ending.is_set() or number < swarm.received + 200, "the clients to catch up")
+                # A lead that no one is too slow for; without a limit, no client is as fast as this thread.
+                await_true(partial(may_go_on, number, ending), "the clients to catch up")
                 if ending.is_set():
                     return number
                 publish(running, label("news", number))

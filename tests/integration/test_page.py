@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.server import ServerProcess, running
 from tests.support.wire import TEXT, TIMEOUT, Client, Frame, frame
@@ -16,7 +16,9 @@ from tests.support.wire import TEXT, TIMEOUT, Client, Frame, frame
 CHROMIUM = shutil.which("chromium")
 
 # In CI a browser that is missing is a mistake, and the test says so.
-pytestmark = pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed"
+)
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -31,7 +33,9 @@ ARGUMENTS = [
 
 VIOLATIONS = """
 window.violations = [];
-addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + " " + event.blockedURI));
+addEventListener("securitypolicyviolation", (event) => {
+  violations.push(event.violatedDirective + " " + event.blockedURI);
+});
 """
 
 
@@ -65,11 +69,15 @@ class Tabs:
         page = self._context.new_page()
         page.set_default_timeout(1000 * TIMEOUT)
         page.on("pageerror", lambda error: self._errors.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self._errors.append(message.text))
+        page.on("console", self._on_console)
         page.goto(self._root + fragment)
         expect(page.get_by_role("status")).to_contain_text("Connected to")
         self._pages.append(page)
         return page
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._errors.append(message.text)
 
     def check(self) -> None:
         """Assert that no tab has had an error or broken its Content-Security-Policy."""
@@ -122,7 +130,10 @@ def test_two_tabs_talk_to_each_other(tabs: Tabs, tmp_path: Path) -> None:
 def test_message_is_text_whatever_it_looks_like(tabs: Tabs, server: ServerProcess) -> None:
     page = tabs.open("#/markup")
     with Client(server.address, "/markup") as client:
-        for words in ('<img src=x onerror="document.title=1">', '{"name": "<b>", "text": "<script>1</script>"}'):
+        for words in (
+            '<img src=x onerror="document.title=1">',
+            '{"name": "<b>", "text": "<script>1</script>"}',
+        ):
             client.send(frame(TEXT, words.encode()))
         expect(page.get_by_role("log").locator("p")).to_have_count(2)
         assert lines(page) == [['<img src=x onerror="document.title=1">'], ["<b>", "<script>1</script>"]]

@@ -9,12 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.conftest import ServerFactory
 from tests.support.hosted_process import HostedProcess
-from tests.support.hosting import address_of, await_true, publish
+from tests.support.hosting import ServerFactory, address_of, await_true, publish
 from tests.support.http import read_response
 from tests.support.swarm import Swarm, SwarmProcess, allow_descriptors
-from tests.support.wire import TEXT, TIMEOUT, Client, Frame, Refused, Stream, frame, upgrade_request
+from tests.support.wire import TEXT, Client, Frame, Refused, Stream, frame, upgrade_request
 
 SIZES = (0, 1, 125, 126, 1000, 8192, 65535, 65536)
 
@@ -107,8 +106,8 @@ class TestFull:
             room = sum(shard["capacity"] for shard in server.stats()["shards"])
             clients = room - 50
             stack.enter_context(Swarm(server.address, clients))
-            # Whoever says nothing takes the last places, and then the fds that are left for refusals; there are
-            # more of them than that, so that some are turned away unheard.
+            # Whoever says nothing takes the last places, and then the fds that are left for refusals; there
+            # are more of them than that, so that some are turned away unheard.
             silent = [stack.enter_context(Stream(server.address)) for _ in range(60 * self.SHARDS)]
 
             def all_are_dealt_with() -> bool:

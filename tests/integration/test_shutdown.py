@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
+
 import pytest
 
-from tests.conftest import ServerFactory
-from tests.support.hosting import MIB, address_of, await_true, publish, stop_in_background
+from tests.support.hosting import MIB, ServerFactory, address_of, await_true, publish, stop_in_background
 from tests.support.server import ServerProcess, running
 from tests.support.swarm import Swarm
 from tests.support.wire import (
@@ -24,7 +24,16 @@ from tests.support.wire import (
 
 GOING_AWAY = close_payload(1001)
 
-PATIENT = ("--shutdown-timeout", "1h", "--close-timeout", "1h", "--max-queue", "1GiB", "--max-backlog", "1GiB")
+PATIENT = (
+    "--shutdown-timeout",
+    "1h",
+    "--close-timeout",
+    "1h",
+    "--max-queue",
+    "1GiB",
+    "--max-backlog",
+    "1GiB",
+)
 
 
 def stall(address: Address) -> Client:

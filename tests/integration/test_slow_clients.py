@@ -1,4 +1,4 @@
-"""A client that doesn't keep up harms nobody but itself, and a limited amount of memory is all that it gets."""
+"""A client that doesn't keep up harms nobody but itself, and gets only so much memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 import fastcast
-from tests.conftest import ServerFactory
-from tests.support.hosting import MIB, address_of, await_true, publish
+from tests.support.hosting import MIB, ServerFactory, address_of, await_true, publish
 from tests.support.swarm import Swarm
 from tests.support.wire import (
     BINARY,
@@ -192,9 +191,7 @@ class TestBacklog:
             Swarm(address_of(running), members) as swarm,
         ):
             for number in range(members):
-                swarm.send(
-                    number, *(frame(BINARY, payload(number * each + k)[:size]) for k in range(each))
-                )
+                swarm.send(number, *(frame(BINARY, payload(number * each + k)[:size]) for k in range(each)))
             swarm.receive(members * each)
             assert {message.payload for message in swarm.sequence} == {
                 payload(number)[:size] for number in range(members * each)
@@ -203,7 +200,7 @@ class TestBacklog:
             assert (stats["slow"], stats["dropped"], stats["gone"]) == (0, 0, 0)
 
     def test_far_more_than_the_limit_passes_while_everyone_keeps_up(self, server: ServerFactory) -> None:
-        # Each of the senders has one message under way: eight times 64 KiB, of 2 MiB that the server may hold.
+        # Each of the senders has one message under way: 512 KiB of the 2 MiB that the server may hold.
         senders, rounds = 8, 100
         with (
             server(max_backlog="2MiB", max_message="64KiB") as running,
@@ -218,17 +215,24 @@ class TestBacklog:
             }
             assert running.stats()["slow"] == 0
 
-    def test_broadcast_says_when_it_is_too_far_ahead_and_works_again_later(self, server: ServerFactory) -> None:
+    def test_broadcast_says_when_it_is_too_far_ahead_and_works_again_later(
+        self, server: ServerFactory
+    ) -> None:
         with (
             server(max_backlog="4MiB", max_message="64KiB") as running,
             Swarm(address_of(running), 200) as swarm,
         ):
             accepted = 0
-            with pytest.raises(fastcast.OverloadError):
-                # Once 1 MiB is published, and none of it can be out, it must be refused.
+
+            def broadcast_all() -> None:
+                nonlocal accepted
                 for number in range(1000):
                     running.broadcast(payload(number)[: CHUNK - 64])
                     accepted += 1
+
+            # 1 MiB may be ahead of the shards, for whom each message is two hundred times the work.
+            with pytest.raises(fastcast.OverloadError):
+                broadcast_all()
             swarm.receive(accepted)
             assert [message.payload for message in swarm.sequence] == [
                 payload(number)[: CHUNK - 64] for number in range(accepted)
@@ -279,7 +283,7 @@ class TestSilence:
 
             def lags() -> bool:
                 witness.send(frame(PONG))
-                return running.stats()["lagging"] == 1
+                return bool(running.stats()["lagging"] == 1)
 
             def given_up() -> bool | None:
                 witness.send(frame(PONG))
@@ -298,7 +302,7 @@ class TestSilence:
             Client(address_of(running)) as client,
             Client(address_of(running)) as other,
         ):
-            # A connection that is younger than theirs is ended for its silence, so that theirs has lasted as long.
+            # A connection that is younger than theirs is ended for its silence: theirs has lasted as long.
             with Stream(address_of(running)) as silent:
                 assert silent.read_head().status == 408
             other.send(frame(TEXT, b"now"))

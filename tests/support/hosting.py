@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -31,6 +31,12 @@ GAUGES = (
 """Everything in ``stats()`` that has to be 0 once a server has ended."""
 
 T = TypeVar("T")
+
+ServerFactory = Callable[..., AbstractContextManager[fastcast.Server]]
+"""The type of `hosted`."""
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+"""The type of a function that runs a coroutine to its end."""
 
 
 def await_true(condition: Callable[[], bool], what: str) -> None:
@@ -91,6 +97,11 @@ def default_options() -> dict[str, Any]:
     return {"port": 0, "shards": 2} | ({"io": io} if io else {})
 
 
+def serve(**options: Any) -> fastcast.Server:
+    """A server that has yet to be started, on two shards and a free port unless `options` say otherwise."""
+    return fastcast.serve(**default_options() | options)
+
+
 def address_of(server: fastcast.Server) -> Address:
     """Where a server in this process listens."""
     return server.config.host, server.port
@@ -98,13 +109,13 @@ def address_of(server: fastcast.Server) -> Address:
 
 @contextmanager
 def hosted(**options: Any) -> Iterator[fastcast.Server]:
-    """A running server, on two shards and a free port unless `options` say otherwise.
+    """A running server, as `serve` makes it.
 
     Leaving the block stops it, with time for its clients to go, and checks its accounts.
     """
     host = Host()
     try:
-        server = fastcast.serve(**default_options() | options)
+        server = serve(**options)
         host.run(server.start())
         _HOSTS[server] = host
         try:
@@ -136,7 +147,7 @@ def belongings() -> tuple[dict[int, str], set[int]]:
 
 
 def await_nothing_left(before: tuple[dict[int, str], set[int]]) -> None:
-    """Wait until this process has no fd and no thread that it hadn't before; AssertionError says which it keeps."""
+    """Wait until this process has no fd and no thread that it hadn't before; AssertionError says which."""
 
     def leftovers() -> tuple[dict[int, str], set[int]]:
         fds, threads = belongings()

@@ -1,8 +1,8 @@
 """Many clients in one thread, each of whose messages is compared with what all the others got.
 
-A swarm's clients are members of one channel. The channel's messages have one order, so that one list of them is
-enough to hold every client to: the first client to get its n-th message writes down what the n-th message is, and
-every other one must get the same.
+A swarm's clients are members of one channel. The channel's messages have one order, so that one list of them
+is enough to hold every client to: the first client to get its n-th message writes down what the n-th message
+is, and every other one must get the same.
 
 ``python -m tests.support.swarm`` is a swarm in a process of its own; see `SwarmProcess`.
 """
@@ -40,7 +40,7 @@ from tests.support.wire import (
 )
 
 PER_SOURCE = 1000
-"""Connections from one source address to one port; with many more, the kernel's search for a free port shows."""
+"""Connections from one source address to one port; with more, the kernel's search for a free port shows."""
 
 HANDSHAKES = 200
 """Handshakes that are under way at a time: below any listener's backlog."""
@@ -49,8 +49,11 @@ IP_BIND_ADDRESS_NO_PORT = 24  # not in the socket module before Python 3.12
 
 
 def _sources() -> Iterator[str]:
-    """Loopback addresses, each as often as it may be used, from a network that is another one in each run: sockets
-    in TIME_WAIT, left by the last run, would be in the way."""
+    """Loopback addresses, each as often as it may be used.
+
+    They are in a network of their own in each run: sockets in TIME_WAIT, which the last run left, would be in
+    the way.
+    """
     network, start = 64 + secrets.randbelow(190), secrets.randbelow(65536)
     for number in itertools.count():
         third, fourth = divmod((start + number // PER_SOURCE) % 65536, 256)
@@ -162,8 +165,8 @@ class Swarm:
     def receive(self, total: int) -> None:
         """Go on until every client has got `total` messages since it connected, and all is sent.
 
-        Raises AssertionError for a client whose messages aren't those of the others, who gets more than `total`, or
-        who is closed; TimeoutError if nothing comes for TIMEOUT seconds.
+        Raises AssertionError for a client whose messages aren't those of the others, who gets more than
+        `total`, or who is closed; TimeoutError if nothing comes for TIMEOUT seconds.
         """
         self._run(lambda: self.received >= total and not any(member.outgoing for member in self.members))
         assert [member for member in self.members if member.messages != total] == []
@@ -210,7 +213,9 @@ class Swarm:
             if events:
                 heard = now
             elif now - heard >= TIMEOUT:
-                raise TimeoutError(f"silence; some got {len(self.sequence)} messages, some only {self.received}")
+                raise TimeoutError(
+                    f"silence; some got {len(self.sequence)} messages, some only {self.received}"
+                )
             for fd, event in events:
                 member = self.members[numbers[fd]]
                 if event & select.EPOLLOUT:
@@ -243,7 +248,9 @@ class Swarm:
             self._take(member)
             return
         if member.close is None or member.buffer:
-            raise Violation(f"the stream ends after {member.messages} messages and {len(member.buffer)} bytes")
+            raise Violation(
+                f"the stream ends after {member.messages} messages and {len(member.buffer)} bytes"
+            )
         member.ended = True
         self._poll.unregister(member.socket)
         member.socket.shutdown(socket.SHUT_WR)
@@ -290,7 +297,7 @@ def digest(messages: Sequence[Frame]) -> str:
 
 
 class SwarmProcess:
-    """A swarm in a process of its own, with fds and an interpreter of its own. A context manager that ends it."""
+    """A swarm in a process of its own: more fds, and another interpreter. A context manager that ends it."""
 
     def __init__(self, address: Address, size: int, channel: str = "/") -> None:
         """Begin to connect; `await_open` waits for the end of that."""
@@ -314,7 +321,7 @@ class SwarmProcess:
         assert error is not None or self._process.returncode == 0
 
     def await_open(self) -> None:
-        """Wait until all clients are open. Raises AssertionError if one can't be; its own report is on stderr."""
+        """Wait until all clients are open. Raises AssertionError if one can't be; why is on stderr."""
         assert self._read_line() == "open"
 
     def expect(self, messages: Sequence[Frame]) -> None:
@@ -325,14 +332,17 @@ class SwarmProcess:
         assert self._read_line() == digest(messages)
 
     def _read_line(self) -> str:
-        # Unbounded here, bounded there: every wait of the process has a time-out, and its end is the end of the line.
+        # Bounded there and not here: every wait of the process has a time-out, and its end ends the line.
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
 
 def main() -> None:
-    """HOST PORT SIZE CHANNEL: says "open"; for each line with a number of messages, reads them and says their digest;
-    ends with its standard input."""
+    """Arguments: HOST PORT SIZE CHANNEL.
+
+    Says "open"; for each line with a number of messages, reads them and says their digest; ends with its
+    standard input.
+    """
     host, port, size, channel = sys.argv[1:]
     allow_descriptors()
     with Swarm((host, int(port)), int(size), channel) as swarm:

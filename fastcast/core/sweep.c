@@ -1,0 +1,170 @@
+/* What a shard looks after from time to time: time-outs, pings, memory, its own scheduling.
+ *
+ * The table is swept in steps, so that no step takes long, and no client needs a timer. Owned by the shard's
+ * thread.
+ */
+#include "sweep.h"
+
+#include "conn.h"
+#include "write.h"
+
+#include <malloc.h>
+#include <sched.h>
+
+#define STEPS 4
+#define LINGER_MS 1000
+#define STORM 4           /* requests that wait for Python */
+#define TRIM_WORTH 256    /* messages */
+#define TRIM_EVERY_MS 10000
+
+/* Only between these two, so that a real-time policy that somebody has chosen stays. It's a matter of efficiency, and
+ * may be refused. */
+static void use_policy(int from, int to)
+{
+    const struct sched_param none = {0};
+
+    if (sched_getscheduler(0) == from)
+        (void)sched_setscheduler(0, to, &none);
+}
+
+/* When many connect at once, each answer of Python's would wake us at once and take the processor from it, to deal with
+ * a single client. As a batch thread we don't preempt, and answers gather: a third less CPU for each connection. In
+ * quieter times we'd rather be quick. */
+void fc_sweep_brace(struct fc_shard *shard)
+{
+    if (!shard->braced && fc_shard_asked(shard) >= STORM) {
+        shard->braced = true;
+        use_policy(SCHED_OTHER, SCHED_BATCH);
+    }
+}
+
+static void relax(struct fc_shard *shard)
+{
+    if (shard->braced && fc_shard_asked(shard) < STORM) {
+        shard->braced = false;
+        use_policy(SCHED_BATCH, SCHED_OTHER);
+    }
+}
+
+static bool silent_for(const struct fc_shard *shard, const struct fc_client *client, uint64_t ms)
+{
+    return (uint64_t)(shard->tick - client->active) * FC_TICK_MS >= ms;
+}
+
+static void give_up(struct fc_shard *shard, uint32_t slot)
+{
+    fc_count(&shard->counters.dead, 1);
+    fc_conn_abort(shard, slot);
+}
+
+static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    const struct fc_options *options = &shard->exchange->options;
+
+    if (options->ping_interval == 0 || !silent_for(shard, client, options->ping_interval))
+        return;
+    if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout))
+        give_up(shard, slot);
+    /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
+    else if (!client->queue && !(client->flags & FC_CLIENT_PINGED))
+        fc_conn_ping(shard, slot);
+}
+
+static void sweep_client(struct fc_shard *shard, uint32_t slot)
+{
+    const struct fc_options *options = &shard->exchange->options;
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    if (client->flags & FC_CLIENT_RETRY) {
+        uint64_t id = fc_shard_id(shard, client, slot);
+        fc_write_queued(shard, slot);
+        if (fc_clients_find(&shard->clients, id) != client)
+            return;
+    }
+    switch (client->state) {
+    case FC_CLIENT_HEAD:
+        if (silent_for(shard, client, options->handshake_timeout)) {
+            fc_count(&shard->counters.handshake_timeouts, 1);
+            fc_conn_respond(shard, slot, options->timeout);
+        }
+        break;
+    case FC_CLIENT_ASKED:
+        if (silent_for(shard, client, 2 * (uint64_t)options->handshake_timeout)) {
+            fc_count(&shard->counters.handshake_timeouts, 1);
+            fc_conn_respond(shard, slot, options->full);
+        }
+        break;
+    case FC_CLIENT_OPEN:
+        sweep_open(shard, client, slot);
+        break;
+    case FC_CLIENT_LINGER:
+        /* All is said, and the client's end of TCP is but a courtesy: not worth a long wait. */
+        if (silent_for(shard, client, options->close_timeout < LINGER_MS ? options->close_timeout : LINGER_MS))
+            fc_conn_drop(shard, slot);
+        break;
+    default:
+        if (silent_for(shard, client, options->close_timeout))
+            give_up(shard, slot);
+    }
+}
+
+/* Each slot is looked at four times within the shortest time-out, and at least once a second. */
+static uint64_t sweep_step_ms(const struct fc_shard *shard)
+{
+    const struct fc_options *options = &shard->exchange->options;
+    uint64_t shortest = 4000;
+
+    if (options->handshake_timeout < shortest)
+        shortest = options->handshake_timeout;
+    if (options->ping_interval > 0 && options->ping_interval < shortest)
+        shortest = options->ping_interval;
+    if (options->ping_interval > 0 && options->ping_timeout < shortest)
+        shortest = options->ping_timeout;
+    if (options->close_timeout < shortest)
+        shortest = options->close_timeout;
+    uint64_t step = shortest / 4 / STEPS;
+    return step < FC_TICK_MS / 4 ? FC_TICK_MS / 4 : step;
+}
+
+/* After a burst of messages or connections glibc keeps what was freed, in an arena for each thread. One shard gives it
+ * back to the system when the hub has fallen quiet, and if it never does, now and then. */
+static void trim_memory(struct fc_shard *shard)
+{
+    uint64_t made = atomic_load_explicit(&shard->exchange->account.made, memory_order_relaxed);
+    bool quiet = made == shard->made_before;
+
+    shard->made_before = made;
+    if (shard->index != 0 || made - shard->made_trimmed < TRIM_WORTH)
+        return;
+    if (!quiet && shard->now - shard->trimmed_at < TRIM_EVERY_MS)
+        return;
+    malloc_trim(0);
+    shard->made_trimmed = made;
+    shard->trimmed_at = shard->now;
+}
+
+/* The sweep goes on without clients, until what they have left behind is given back. */
+bool fc_sweep_wanted(const struct fc_shard *shard)
+{
+    return shard->clients.count > 0 ||
+           (shard->index == 0 &&
+            atomic_load_explicit(&shard->exchange->account.made, memory_order_relaxed) - shard->made_trimmed >=
+                TRIM_WORTH);
+}
+
+void fc_sweep_some(struct fc_shard *shard)
+{
+    uint32_t end = fc_clients_end(&shard->clients);
+    uint32_t share = (end / FC_CHUNK_SLOTS + STEPS - 1) / STEPS * FC_CHUNK_SLOTS;
+
+    if (shard->sweep_slot >= end)
+        shard->sweep_slot = 0;
+    for (uint32_t upto = shard->sweep_slot + share; shard->sweep_slot < upto && shard->sweep_slot < end;
+         shard->sweep_slot++) {
+        if (fc_clients_used(&shard->clients, shard->sweep_slot))
+            sweep_client(shard, shard->sweep_slot);
+    }
+    shard->sweep_at = shard->now + sweep_step_ms(shard);
+    relax(shard);
+    trim_memory(shard);
+}
