@@ -21,7 +21,8 @@ MOST_LINES = 620
 LAYERS = (
     ("hub.c",),
     ("shard.c",),
-    ("accept.c", "accept.h", "conn.c", "conn.h", "fanout.c", "fanout.h"),
+    ("accept.c", "accept.h", "sweep.c", "sweep.h"),
+    ("conn.c", "conn.h", "fanout.c", "fanout.h"),
     ("read.c", "read.h", "write.c", "write.h"),
     ("shard.h",),
     ("exchange.c", "exchange.h", "room.c", "room.h"),

@@ -75,16 +75,52 @@ static bool lead(struct fc_utf8 *state, uint8_t byte)
     return true;
 }
 
-static bool feed_byte(struct fc_utf8 *state, uint8_t byte)
+static bool continuation(struct fc_utf8 *state, uint8_t byte)
 {
-    if (state->need == 0)
-        return byte < 0x80 || lead(state, byte);
     if (byte < state->low || byte > state->high)
         return false;
     state->need--;
     state->low = 0x80;
     state->high = 0xBF;
     return true;
+}
+
+static bool feed_byte(struct fc_utf8 *state, uint8_t byte)
+{
+    if (state->need > 0)
+        return continuation(state, byte);
+    return byte < 0x80 || lead(state, byte);
+}
+
+/* As many continuations as are due and there. Returns how many, or n + 1 if one is wrong. */
+static inline size_t feed_rest(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+{
+    size_t i = 0;
+
+    while (state->need > 0 && i < n) {
+        if (!continuation(state, bytes[i++]))
+            return n + 1;
+    }
+    return i;
+}
+
+/* Does without vectors: what is short, what they left, and all there is where they don't exist. */
+static bool feed_bytes(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+{
+    struct fc_utf8 now = *state; /* a copy, for the compiler to keep in registers */
+    size_t i = feed_rest(&now, bytes, n);
+
+    while (i < n) {
+        if (bytes[i] < 0x80) {
+            i += skip_ascii(bytes + i, n - i);
+        } else {
+            if (!lead(&now, bytes[i++]))
+                return false;
+            i += feed_rest(&now, bytes + i, n - i);
+        }
+    }
+    *state = now;
+    return i == n;
 }
 
 /* Takes as much of at least VECTORS_MIN bytes as vectors find valid, and leaves the state between characters.
@@ -102,20 +138,14 @@ static size_t feed_vectors(struct fc_utf8 *state, const uint8_t *bytes, size_t n
 
 static bool feed_mixed(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
 {
-    size_t i = 0;
+    size_t valid = 0;
 
     if (n >= VECTORS_MIN) {
-        i = feed_vectors(state, bytes, n);
-        if (i == 0)
+        valid = feed_vectors(state, bytes, n);
+        if (valid == 0)
             return false;
     }
-    while (i < n) {
-        if (state->need == 0 && bytes[i] < 0x80)
-            i += skip_ascii(bytes + i, n - i);
-        else if (!feed_byte(state, bytes[i++]))
-            return false;
-    }
-    return true;
+    return feed_bytes(state, bytes + valid, n - valid);
 }
 
 bool fc_utf8_feed(struct fc_utf8 *state, const uint8_t *bytes, size_t n)

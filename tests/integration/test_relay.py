@@ -20,7 +20,7 @@ def contents(size: int) -> bytes:
 
 
 def everyone_gets(clients: list[Client], *expected: Frame) -> None:
-    """Each client's next messages are the expected ones, of the first client; one too many would show before END."""
+    """Each client's next messages are these, sent by the first; one too many would show before END."""
     clients[0].send(frame(END.opcode, END.payload))
     for client in clients:
         assert [client.read_message() for _ in (*expected, END)] == [*expected, END]

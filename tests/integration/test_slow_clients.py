@@ -183,9 +183,9 @@ class TestBacklog:
                 read_to_close(client)
 
     def test_burst_of_many_senders_is_held_back_and_nothing_is_lost(self, server: ServerFactory) -> None:
-        # The shards hold senders back at 2 MiB; who lags would be cut off at 8 MiB, more than all there is.
+        # The shards hold senders back at 2 MiB. All is 3 MiB, and at 4 MiB a slow client would be cut off.
         members, each = 100, 20
-        size = 3 * 1024
+        size = 3 * 512
         with (
             server(max_backlog="8MiB", max_message="64KiB", shards=2) as running,
             Swarm(address_of(running), members) as swarm,
