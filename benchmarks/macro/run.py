@@ -140,8 +140,10 @@ def verdict(record: Mapping[str, Any]) -> str:
 def measure(chosen: Sequence[Scenario], peers: Sequence[Peer], results: dict[str, Any], output: Path) -> None:
     """Run all passes and keep the results file up to date."""
     options = results["options"]
+    earlier = max((record["round"] for record in results["runs"]), default=0)
     passes = plan(chosen, peers, options["rounds"], options["seed"])
     for index, (number, scenario, name, peer) in enumerate(passes, 1):
+        number += earlier
         record = run_pass(peer, scenario.passes[name].scaled(options["scale"]))
         results["runs"].append(
             {"scenario": scenario.name, "pass": name, "server": peer.name, "round": number, **record}
@@ -165,6 +167,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the servers' order (default: 1)")
     parser.add_argument("--output", type=Path, help="results file (default: benchmarks/results/DATE.json)")
+    parser.add_argument("--add", action="store_true", help="add rounds to what --output holds")
     parser.add_argument("--report", type=Path, default=MACRO.parent / "REPORT.md", help="report to write")
     parser.add_argument("--no-install", action="store_true", help="take what an earlier run has installed")
     options = parser.parse_args()
@@ -174,6 +177,8 @@ def parse() -> argparse.Namespace:
         options.scale = QUICK_SCALE if options.quick else 1.0
     if options.rounds < 1 or not 0 < options.scale <= 1:
         parser.error("--rounds must be at least 1, and --scale above 0 and at most 1")
+    if options.add and (options.output is None or not options.output.exists()):
+        parser.error("--add needs an --output that exists")
     if options.output is None:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M")
         options.output = MACRO.parent / "results" / f"{stamp}.json"
@@ -196,15 +201,17 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
+    earlier = json.loads(options.output.read_text(encoding="utf-8")) if options.add else {}
     results: dict[str, Any] = {
         "format": FORMAT,
-        "started": now(),
+        "started": earlier.get("started", now()),
         "ended": None,
         "commit": machine.commit(),
         "machine": machine.describe(),
         "options": {"rounds": options.rounds, "scale": options.scale, "seed": options.seed},
         "scenarios": [scenario.name for scenario in chosen],
-        "servers": {
+        "servers": earlier.get("servers", {})
+        | {
             peer.name: {
                 "title": peer.title,
                 "language": peer.language,
@@ -213,7 +220,7 @@ def main() -> int:
             }
             for peer in asked
         },
-        "runs": [],
+        "runs": earlier.get("runs", []),
     }
     installed = [peer for peer in asked if results["servers"][peer.name]["installed"]]
     measure(chosen, installed, results, options.output)

@@ -92,35 +92,33 @@ static bool feed_byte(struct fc_utf8 *state, uint8_t byte)
     return byte < 0x80 || lead(state, byte);
 }
 
-/* As many continuations as are due and there. Returns how many, or n + 1 if one is wrong. */
-static inline size_t feed_rest(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
+/* A character of two bytes, as most alphabets have: the one length whose second byte has no special range, so
+ * that it takes no state. */
+static inline bool whole_pair(const uint8_t *bytes, size_t n)
 {
-    size_t i = 0;
-
-    while (state->need > 0 && i < n) {
-        if (!continuation(state, bytes[i++]))
-            return n + 1;
-    }
-    return i;
+    return n >= 2 && bytes[0] >= 0xC2 && bytes[0] <= 0xDF && (bytes[1] & 0xC0) == 0x80;
 }
 
 /* Does without vectors: what is short, what they left, and all there is where they don't exist. */
 static bool feed_bytes(struct fc_utf8 *state, const uint8_t *bytes, size_t n)
 {
     struct fc_utf8 now = *state; /* a copy, for the compiler to keep in registers */
-    size_t i = feed_rest(&now, bytes, n);
+    size_t i = 0;
 
     while (i < n) {
-        if (bytes[i] < 0x80) {
-            i += skip_ascii(bytes + i, n - i);
-        } else {
-            if (!lead(&now, bytes[i++]))
+        if (now.need > 0) {
+            if (!continuation(&now, bytes[i++]))
                 return false;
-            i += feed_rest(&now, bytes + i, n - i);
+        } else if (bytes[i] < 0x80) {
+            i += skip_ascii(bytes + i, n - i);
+        } else if (whole_pair(bytes + i, n - i)) {
+            i += 2;
+        } else if (!lead(&now, bytes[i++])) {
+            return false;
         }
     }
     *state = now;
-    return i == n;
+    return true;
 }
 
 /* Takes as much of at least VECTORS_MIN bytes as vectors find valid, and leaves the state between characters.

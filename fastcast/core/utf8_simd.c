@@ -1,14 +1,14 @@
-/* UTF-8 validation a vector at a time, after the lookup method of Keiser and Lemire ("Validating UTF-8 in less
- * than one instruction per byte", 2021).
+/* UTF-8 validation a vector at a time, after the lookup method of Keiser and Lemire ("Validating UTF-8 in
+ * less than one instruction per byte", 2021).
  *
  * Two neighbouring bytes can be wrong together in few ways, and three nibbles are enough to tell: both of the
  * first byte, the high one of the second. Each way is a bit; one table per nibble says which ways that nibble
- * admits; a pair is wrong when some way is admitted by all three. What a pair can't show is whether a third or
- * fourth byte is due; the bytes two and three places back do.
+ * admits; a pair is wrong when some way is admitted by all three. What a pair can't show is whether a third
+ * or fourth byte is due; the bytes two and three places back do.
  *
  * Invariants: reads nothing outside bytes[at - FC_UTF8_SIMD_BEHIND .. n), at any alignment. What a vector
- * depends on is loaded anew from the bytes before it instead of being carried over, so that its verdict has no
- * other input than its place. Pure functions: any thread, nothing allocated.
+ * depends on is loaded anew from the bytes before it instead of being carried over, so that its verdict has
+ * no other input than its place. Pure functions: any thread, nothing allocated.
  */
 #include "utf8_simd.h"
 
@@ -91,8 +91,8 @@ static inline bool is_ascii(vector v)
 
 #endif
 
-/* The ways in which a pair is wrong. There are nine for eight bits, but F0 and all above F4 can share one: they
- * are the leads that forbid 80..8F. */
+/* The ways in which a pair is wrong. There are nine for eight bits, but F0 and all above F4 can share one:
+ * they are the leads that forbid 80..8F. */
 enum {
     CUT = 0x01,        /* a lead byte, then no continuation */
     STRAY = 0x02,      /* ASCII, then a continuation */

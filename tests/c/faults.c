@@ -30,11 +30,11 @@ static atomic_long live_blocks;
 static _Thread_local bool spared;
 
 static struct {
-    atomic_bool closed;
+    atomic_bool set;    /* the next sender falls into it */
+    atomic_bool closed; /* one is held */
     pthread_mutex_t lock;
     pthread_cond_t opened;
-    atomic_uint waiting;
-} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER};
+} trap = {.lock = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER};
 
 /* What this thread watches, so that an injected EAGAIN can be followed by an event. */
 enum { WATCHED_FDS = 1024 };
@@ -59,22 +59,23 @@ void fault_limit_sends(size_t bytes)
     atomic_store_explicit(&send_limit, bytes, RELAXED);
 }
 
-void fault_close_gate(void)
+void fault_catch_sender(void)
 {
-    atomic_store_explicit(&gate.closed, true, RELAXED);
+    atomic_store_explicit(&trap.set, true, RELAXED);
 }
 
-void fault_open_gate(void)
+bool fault_sender_is_caught(void)
 {
-    pthread_mutex_lock(&gate.lock);
-    atomic_store_explicit(&gate.closed, false, RELAXED);
-    pthread_cond_broadcast(&gate.opened);
-    pthread_mutex_unlock(&gate.lock);
+    return atomic_load_explicit(&trap.closed, RELAXED);
 }
 
-unsigned fault_waiting_at_gate(void)
+void fault_let_go(void)
 {
-    return atomic_load_explicit(&gate.waiting, RELAXED);
+    pthread_mutex_lock(&trap.lock);
+    atomic_store_explicit(&trap.set, false, RELAXED);
+    atomic_store_explicit(&trap.closed, false, RELAXED);
+    pthread_cond_broadcast(&trap.opened);
+    pthread_mutex_unlock(&trap.lock);
 }
 
 void fault_clear(void)
@@ -86,7 +87,7 @@ void fault_clear(void)
         atomic_store_explicit(&faults[i].injected, 0, RELAXED);
     }
     fault_limit_sends(0);
-    fault_open_gate();
+    fault_let_go();
 }
 
 unsigned long fault_calls(enum fault kind)
@@ -211,23 +212,23 @@ static bool strike_socket(enum fault kind, int fd)
     return true;
 }
 
-static void pass_gate(void)
+static void pass_trap(void)
 {
-    if (spared || !atomic_load_explicit(&gate.closed, RELAXED))
+    if (spared || !atomic_load_explicit(&trap.set, RELAXED) ||
+        !atomic_exchange_explicit(&trap.set, false, RELAXED))
         return;
-    pthread_mutex_lock(&gate.lock);
-    atomic_fetch_add_explicit(&gate.waiting, 1, RELAXED);
-    while (atomic_load_explicit(&gate.closed, RELAXED))
-        pthread_cond_wait(&gate.opened, &gate.lock);
-    atomic_fetch_sub_explicit(&gate.waiting, 1, RELAXED);
-    pthread_mutex_unlock(&gate.lock);
+    pthread_mutex_lock(&trap.lock);
+    atomic_store_explicit(&trap.closed, true, RELAXED);
+    while (atomic_load_explicit(&trap.closed, RELAXED))
+        pthread_cond_wait(&trap.opened, &trap.lock);
+    pthread_mutex_unlock(&trap.lock);
 }
 
 ssize_t __wrap_send(int fd, const void *bytes, size_t n, int flags)
 {
     size_t limit = spared ? 0 : atomic_load_explicit(&send_limit, RELAXED);
 
-    pass_gate();
+    pass_trap();
     if (strike_socket(FAULT_SEND, fd))
         return -1;
     if (limit == 0 || n <= limit)
@@ -243,7 +244,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 
     if (message->msg_control)
         return strike(FAULT_PASS) ? -1 : __real_sendmsg(fd, message, flags);
-    pass_gate();
+    pass_trap();
     if (strike_socket(FAULT_SEND, fd))
         return -1;
     if (limit == 0)
@@ -334,8 +335,11 @@ long __wrap_syscall(long number, ...)
         return -1;
     if (number == SYS_io_uring_setup && strike(FAULT_URING_SETUP))
         return -1;
-    if (number == SYS_io_uring_enter && strike(FAULT_URING_ENTER))
-        return -1;
+    if (number == SYS_io_uring_enter) {
+        pass_trap();
+        if (strike(FAULT_URING_ENTER))
+            return -1;
+    }
     return __real_syscall(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
                           arguments[5]);
 }

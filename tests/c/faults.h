@@ -36,12 +36,12 @@ void fault_arm(enum fault kind, unsigned long skip, unsigned long count, int err
 /* No send takes more than that many bytes, and one that was cut is followed by an event; 0: no limit. */
 void fault_limit_sends(size_t bytes);
 
-/* Threads that send wait until the gate opens. */
-void fault_close_gate(void);
-void fault_open_gate(void);
-unsigned fault_waiting_at_gate(void);
+/* The next thread that sends is held back in its call, until it's let go. The others go on. */
+void fault_catch_sender(void);
+bool fault_sender_is_caught(void);
+void fault_let_go(void);
 
-/* Disarms everything, opens the gate, and counts from zero again. */
+/* Disarms everything, lets go, and counts from zero again. */
 void fault_clear(void);
 
 /* Calls by threads that aren't spared, since the last fault_clear, and how many of them were made to fail. */

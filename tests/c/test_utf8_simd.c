@@ -1,4 +1,4 @@
-/* Vectors against the reference: every border sequence at every place relative to vectors, and long text in chunks. */
+/* Vectors against the reference: pairs and border sequences all over a text, and long text in chunks. */
 #include "utf8.h"
 #include "utf8_simd.h"
 
@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where vectors begin, and a length that has two of any target's after that and a remainder. Both are multiples of
- * the fillers' lengths. */
+/* Where vectors begin, and a length that has two of any target's after that and a remainder. Both are multiples
+ * of the fillers' lengths. */
 #define START 12
 #define TEXT 105
 
@@ -57,8 +57,8 @@ static bool cuts_no_character(const uint8_t *bytes, size_t n, size_t offset)
     return offset == n || (bytes[offset] & 0xC0) != 0x80;
 }
 
-/* Vectors must stop between characters, not behind the last that's whole and not long before it; the text must be
- * judged right. */
+/* Vectors must stop between characters, not behind the last that's whole and not long before it; the text must
+ * be judged right. */
 static void compare(const uint8_t *bytes, size_t n, size_t at)
 {
     struct expectation expectation = expect(bytes, n);
@@ -77,8 +77,8 @@ static void compare(const uint8_t *bytes, size_t n, size_t at)
         CHECK_EQ(fc_utf8_complete(&state), expectation.whole == n);
 }
 
-/* What stands around a wrong pair must not be what tells that it is wrong, nor make a good one look wrong: so each
- * comes after no lead and after the longer two, and with as many continuations as it could need. */
+/* What stands around a wrong pair must not be what tells that it is wrong, nor make a good one look wrong: so
+ * each comes after no lead and after the longer two, and with as many continuations as it could need. */
 static void every_pair_of_bytes_is_judged_like_the_reference_whatever_is_around(void)
 {
     static const uint8_t leads[] = {'a', 0xE1, 0xF1};
@@ -146,7 +146,7 @@ static void a_character_cut_by_the_end_is_incomplete_at_every_length(void)
     }
 }
 
-/* Runs of one script, as text has them, so that vectors meet ASCII, other characters and the change between. */
+/* Runs of one script, as text has them: vectors meet ASCII, other characters and the change between. */
 static size_t write_text(uint8_t *out, size_t n, uint64_t *seed)
 {
     static const char *const units[] = {"a", "\xC3\xA9", "\xE4\xBD\xA0", "\xF0\x9F\x98\x80", "e\xCC\x81"};

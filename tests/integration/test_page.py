@@ -42,6 +42,7 @@ addEventListener("securitypolicyviolation", (event) => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, without a window."""
+    expect.set_options(timeout=1000 * TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=6000 * TIMEOUT)
         yield browser
@@ -89,7 +90,6 @@ class Tabs:
 @pytest.fixture
 def tabs(browser: Browser, server: ServerProcess) -> Iterator[Tabs]:
     """Tabs that have to be free of errors at the end."""
-    expect.set_options(timeout=1000 * TIMEOUT)
     with browser.new_context(viewport={"width": 900, "height": 600}) as context:
         context.add_init_script(VIOLATIONS)
         tabs = Tabs(context, server)

@@ -35,8 +35,12 @@ class HostedProcess:
             stdout=subprocess.PIPE,
             text=True,
         )
-        started = self._read()
-        self.address: Address = "127.0.0.1", started["port"]
+        try:
+            self.address: Address = "127.0.0.1", self._read()["port"]
+        except BaseException:
+            self._process.kill()
+            self._process.communicate()
+            raise
 
     def __enter__(self) -> Self:
         return self
