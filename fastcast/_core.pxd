@@ -44,6 +44,10 @@ cdef extern from "fastcast.h" nogil:
         fc_span channel
         bint text
 
+    struct fc_events:
+        size_t count
+        fc_event *events
+
     struct fc_answer:
         uint64_t client
         fc_span response
@@ -88,9 +92,10 @@ cdef extern from "fastcast.h" nogil:
     int fc_hub_create(fc_hub **hub, const fc_options *options)
     int fc_hub_start(fc_hub *hub)
     int fc_hub_event_fd(const fc_hub *hub)
-    size_t fc_hub_requests(fc_hub *hub, fc_event **events)
-    size_t fc_hub_messages(fc_hub *hub, fc_event **events)
-    void fc_hub_release(fc_hub *hub, fc_event *events, size_t n)
+    void fc_hub_reset_event(fc_hub *hub)
+    fc_events *fc_hub_requests(fc_hub *hub)
+    fc_events *fc_hub_messages(fc_hub *hub)
+    void fc_hub_release(fc_hub *hub, fc_events *events)
     int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)
     int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload)
     void fc_hub_stop(fc_hub *hub, uint32_t timeout)

@@ -1,4 +1,4 @@
-from typing import Any, final
+from typing import Any, Self, final
 
 from typing_extensions import Buffer
 
@@ -6,8 +6,8 @@ __test__: dict[str, Any]
 
 @final
 class Hub:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         listeners: list[list[int]],
         max_connections: int | None,
@@ -26,7 +26,7 @@ class Hub:
         io: str = "auto",
         handled: bool = False,
         shared_table: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
     def start(self) -> None: ...
     def stop(self, timeout: int) -> None: ...
     @property
@@ -43,6 +43,7 @@ class Hub:
     def uring_error(self) -> int: ...
     @property
     def private_tables(self) -> bool: ...
+    def reset_event(self) -> None: ...
     def requests(self) -> list[tuple[int, bytes]]: ...
     def messages(self) -> list[tuple[int, str, str | bytes]]: ...
     def answer(self, answers: list[tuple[int, bytes, str | None]]) -> None: ...

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
 """The door to the C core: converts arguments, releases the GIL, turns errno into exceptions. No more.
 
 Nothing here loops over clients, makes a system call, or knows the protocol.
@@ -23,8 +23,6 @@ cdef int check(int result) except -1:
         return 0
     if result == -_errno.ENOMEM:
         raise MemoryError()
-    if result == -_errno.EAGAIN:
-        raise BlockingIOError(_errno.EAGAIN, "the shards are behind by a quarter of max_backlog")
     raise OSError(-result, os.strerror(-result))
 
 
@@ -170,32 +168,41 @@ cdef class Hub:
         """Whether every shard has an fd table of its own. After ``start()``."""
         return fc_hub_private_tables(self.hub)
 
+    def reset_event(self):
+        """Make ``event_fd`` unreadable until there's more; then look at everything that it stands for."""
+        fc_hub_reset_event(self.hub)
+
     def requests(self):
-        """Take the request heads that wait, as a list of (client id, head)."""
-        cdef fc_event *events = NULL
-        cdef size_t n = fc_hub_requests(self.hub, &events)
+        """Take the oldest request heads that wait, 256 at most, as a list of (client id, head)."""
+        cdef fc_events *taken = fc_hub_requests(self.hub)
         cdef size_t i
+        if taken == NULL:
+            return []
         try:
-            return [(events[i].client, bytes_of(events[i].bytes)) for i in range(n)]
+            return [(taken.events[i].client, bytes_of(taken.events[i].bytes)) for i in range(taken.count)]
         finally:
-            fc_hub_release(self.hub, events, n)
+            fc_hub_release(self.hub, taken)
 
     def messages(self):
-        """Take the messages that wait, as a list of (client id, channel, str or bytes). Only if ``handled``."""
-        cdef fc_event *events = NULL
-        cdef size_t n = fc_hub_messages(self.hub, &events)
+        """Take the oldest messages that wait, 256 at most, as a list of (client id, channel, str or bytes).
+
+        There are some only if ``handled``.
+        """
+        cdef fc_events *taken = fc_hub_messages(self.hub)
         cdef size_t i
+        if taken == NULL:
+            return []
         try:
             return [
                 (
-                    events[i].client,
-                    text_of(events[i].channel),
-                    text_of(events[i].bytes) if events[i].text else bytes_of(events[i].bytes),
+                    taken.events[i].client,
+                    text_of(taken.events[i].channel),
+                    text_of(taken.events[i].bytes) if taken.events[i].text else bytes_of(taken.events[i].bytes),
                 )
-                for i in range(n)
+                for i in range(taken.count)
             ]
         finally:
-            fc_hub_release(self.hub, events, n)
+            fc_hub_release(self.hub, taken)
 
     def answer(self, list answers not None):
         """Answer clients that asked, by (client id, response, channel) for each.
@@ -229,7 +236,8 @@ cdef class Hub:
     def publish(self, str channel not None, object data):
         """Send str as text, or bytes-like data as binary, to every client of the channel.
 
-        Raises BlockingIOError while the shards are too far behind, BrokenPipeError once the hub is stopping.
+        Raises BlockingIOError while the shards are too far behind, OSError with ESHUTDOWN once the hub is stopping,
+        with EMSGSIZE for more than ``max_message`` bytes.
         """
         cdef Py_ssize_t length = 0
         cdef Py_buffer view

@@ -20,6 +20,8 @@ def listen(host: str, port: int, shards: int) -> list[list[socket.socket]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise StartError(f"cannot listen on {host}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise StartError(f"cannot listen on {host}: not a host name") from error
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     sockets: list[list[socket.socket]] = [[] for _ in range(shards)]
     try:
@@ -37,7 +39,10 @@ def listen(host: str, port: int, shards: int) -> list[list[socket.socket]]:
 
 
 def _listen_one(family: int, address: tuple[object, ...], first: bool) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"cannot listen on {_show(address)}: {error.strerror}") from error
     try:
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import logging
 import os
 import resource
 import signal
-from collections import deque
 from collections.abc import Callable
 from importlib import resources
 from types import TracebackType
@@ -28,11 +28,10 @@ _log = logging.getLogger("fastcast")
 
 _MAX_HEAD = 8192
 
-# Shards need some fds for themselves; see count_room in core/shard.c.
-_FDS_OF_A_SHARD = 64
+# What a shard needs for itself; see count_room in core/shard.c.
+_FDS_OF_A_SHARD = 48
 
-# Messages that a handler gets before the loop's other tasks have their turn.
-_HANDLED_AT_ONCE = 256
+_MAX_SHARDS = 1024
 
 Data: TypeAlias = str | bytes | bytearray | memoryview
 
@@ -57,7 +56,7 @@ class Server:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
         self._handler: Handler | None = None
-        self._messages: deque[tuple[int, str, str | bytes]] = deque()
+        self._handling = False
         page = resources.files("fastcast") / "page" / "chat.html"
         self._handshake = Handshake(
             origins=self.config.origin,
@@ -115,17 +114,17 @@ class Server:
                 io=config.io,
                 handled=self._handler is not None,
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             _close(sockets)
-            raise StartError(f"cannot start: {error.strerror}") from error
+            raise StartError(f"cannot start: {_reason(error)}") from error
         self._port = sockets[0][0].getsockname()[1]
         for of_shard in sockets:
             for each in of_shard:
                 each.detach()  # the hub's from here on
         try:
             hub.start()
-        except OSError as error:
-            raise StartError(f"cannot start the shards: {error.strerror}") from error
+        except (OSError, MemoryError) as error:
+            raise StartError(f"cannot start the shards: {_reason(error)}") from error
         if hub.uring_error:
             _log.warning("io_uring is not available (%s): using epoll", os.strerror(hub.uring_error))
         if not hub.private_tables:
@@ -133,6 +132,12 @@ class Server:
                 "no fd tables of their own for the shards here: all %d share the limit of %d open files",
                 hub.shards,
                 resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
+        if config.max_connections is not None and hub.capacity < config.max_connections:
+            _log.warning(
+                "room for %d connections only, not %d: raise the limit of open files, or --shards",
+                hub.capacity,
+                config.max_connections,
             )
         self._hub = hub
         self._loop = asyncio.get_running_loop()
@@ -148,7 +153,6 @@ class Server:
         if self._hub is None:
             return
         self._handler = None  # what it would say, nobody could hear any more
-        self._messages.clear()
         seconds = self.config.shutdown_timeout if timeout is None else timeout
         self._hub.stop(_milliseconds(seconds))
         await self._ended.wait()
@@ -169,7 +173,8 @@ class Server:
         """Send a message to every client of the channel: str as text, bytes-like data as binary.
 
         Returns at once, whatever the number of clients, and may be called from any thread. Raises
-        OverloadError when too much is under way already, and FastcastError when the server isn't running.
+        OverloadError when too much is under way already, ValueError for more than ``max_message`` bytes, and
+        FastcastError when the server isn't running.
         """
         if self._hub is None:
             raise FastcastError("the server is not running")
@@ -177,7 +182,11 @@ class Server:
             self._hub.publish(channel, data)
         except BlockingIOError:
             raise OverloadError("too much is under way: the shards must catch up first") from None
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise ValueError(
+                    f"the message is longer than max_message={self.config.max_message}"
+                ) from None
             raise FastcastError("the server is not running") from None
 
     def stats(self) -> dict[str, Any]:
@@ -203,28 +212,33 @@ class Server:
     def _on_events(self) -> None:
         hub = self._hub
         assert hub is not None
-        if requests := hub.requests():
-            hub.answer([self._answer(client, head) for client, head in requests])
-        if self._handler is not None and not self._messages:
-            self._handle_some(hub, self._handler)
-        if hub.running == 0:
-            assert self._loop is not None
-            self._loop.remove_reader(hub.event_fd)
-            self._ended.set()
+        hub.reset_event()
+        try:
+            while requests := hub.requests():
+                hub.answer([self._answer(client, head) for client, head in requests])
+            if not self._handling:
+                self._handle_some(hub)
+        finally:
+            if hub.running == 0:
+                assert self._loop is not None
+                self._loop.remove_reader(hub.event_fd)
+                self._ended.set()
 
-    def _handle_some(self, hub: Hub, handler: Handler) -> None:
+    def _handle_some(self, hub: Hub) -> None:
         """Handle some of the messages that wait; the rest comes after a turn of the loop's other tasks."""
-        if not self._messages:
-            self._messages.extend(hub.messages())
-        for _ in range(min(len(self._messages), _HANDLED_AT_ONCE)):
-            client, channel, message = self._messages.popleft()
+        messages = hub.messages()
+        self._handling = bool(messages)
+        if self._handling:
+            # First, so that whatever a handler raises, the rest has its turn.
+            assert self._loop is not None
+            self._loop.call_soon(self._handle_some, hub)
+        for client, channel, message in messages:
+            if self._handler is None:
+                break
             try:
-                handler(Client(client, channel), message)
+                self._handler(Client(client, channel), message)
             except Exception:
                 _log.exception("the handler failed for a message of client %d", client)
-        if self._messages:
-            assert self._loop is not None
-            self._loop.call_soon(self._handle_some, hub, handler)
 
     def _answer(self, client: int, head: bytes) -> tuple[int, bytes, str | None]:
         decision = self._handshake.answer(head)
@@ -282,7 +296,12 @@ async def _run(config: Config, ready: Callable[[Server], None]) -> int:
 
 
 def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+    """At most some 24 days, which fits the core's 32 bits and is as good as for ever."""
+    return min(max(round(seconds * 1000), 0), 2**31 - 1)
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else "out of memory"
 
 
 def _close(sockets: list[list[Any]]) -> None:
@@ -296,10 +315,14 @@ def _shards(config: Config) -> int:
     if config.shards is not None:
         return config.shards
     shards = max(2, len(os.sched_getaffinity(0)))
-    if config.max_connections is not None:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if limit != resource.RLIM_INFINITY:
-            room = max(1, limit - _FDS_OF_A_SHARD)
-            # The kernel's spread is uneven by a percent or so, and a handover costs more than a little space.
-            shards = max(shards, -(-config.max_connections * 102 // (room * 100)))
-    return min(shards, 1024)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if config.max_connections is None or limit == resource.RLIM_INFINITY:
+        return min(shards, _MAX_SHARDS)
+    # The kernel's spread is uneven by a percent or so, and a handover costs more than a little space.
+    wanted = config.max_connections * 1.02
+    # A shard's table holds a wake-up and a door of each shard, and the process's own four fds for each.
+    while shards * (limit - 2 * shards - _FDS_OF_A_SHARD) < wanted and 4 * (shards + 1) + 64 < limit:
+        shards += 1
+        if shards == _MAX_SHARDS:
+            break
+    return min(shards, _MAX_SHARDS)

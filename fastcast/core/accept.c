@@ -23,7 +23,7 @@ bool fc_accept_possible(const struct fc_shard *shard)
            fc_shard_asked(shard) < FC_ASKED_MAX;
 }
 
-static int pass_on(const struct fc_shard *shard, int to, int fd)
+static int hand_over(const struct fc_shard *shard, int to, int fd)
 {
     union {
         char space[CMSG_SPACE(sizeof(int))];
@@ -57,28 +57,43 @@ static void refuse(struct fc_shard *shard, int fd)
     close(fd);
 }
 
-static void admit(struct fc_shard *shard, int fd, bool may_pass_on)
+/* One that has a place on this shard. */
+static void admit(struct fc_shard *shard, int fd)
 {
     struct fc_exchange *exchange = shard->exchange;
 
-    if (shard->clients.count >= shard->capacity) {
-        int to = may_pass_on ? fc_exchange_vacancy(exchange) : -1;
-        if (to >= 0 && to != (int)shard->index && pass_on(shard, to, fd) == 0) {
-            fc_count(&shard->counters.handed_over, 1);
-            close(fd);
-            return;
-        }
-        refuse(shard, fd);
-        return;
-    }
     /* Relaxed: a limit of numbers, which orders nothing. */
-    unsigned before = atomic_fetch_add_explicit(&exchange->connections, 1, memory_order_relaxed);
-    if (before >= exchange->options.max_connections) {
-        atomic_fetch_sub_explicit(&exchange->connections, 1, memory_order_relaxed);
-        refuse(shard, fd);
+    if (atomic_fetch_add_explicit(&exchange->connections, 1, memory_order_relaxed) <
+        exchange->options.max_connections) {
+        fc_conn_start(shard, fd, false);
         return;
     }
-    fc_conn_start(shard, fd, false);
+    atomic_fetch_sub_explicit(&exchange->connections, 1, memory_order_relaxed);
+    fc_exchange_vacate(exchange, shard->index);
+    refuse(shard, fd);
+}
+
+static void find_place(struct fc_shard *shard, int fd)
+{
+    struct fc_exchange *exchange = shard->exchange;
+
+    if (fc_exchange_reserve(exchange, shard->index)) {
+        admit(shard, fd);
+        return;
+    }
+    int to = fc_exchange_reserve_any(exchange);
+    if (to == (int)shard->index) { /* one has just gone */
+        admit(shard, fd);
+        return;
+    }
+    if (to >= 0 && hand_over(shard, to, fd) == 0) {
+        fc_count(&shard->counters.handed_over, 1);
+        close(fd);
+        return;
+    }
+    if (to >= 0)
+        fc_exchange_vacate(exchange, (unsigned)to);
+    refuse(shard, fd);
 }
 
 /* Takes up to `budget` clients from one listener; true when it has no more. */
@@ -88,7 +103,7 @@ static bool drain(struct fc_shard *shard, int listener, unsigned *budget)
         int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             (*budget)--;
-            admit(shard, fd, true);
+            find_place(shard, fd);
             continue;
         }
         switch (errno) {
@@ -117,8 +132,11 @@ void fc_accept_some(struct fc_shard *shard)
     unsigned budget = SLICE;
     bool all = true;
 
-    for (unsigned i = 0; i < shard->exchange->options.listeners_each; i++)
-        all = drain(shard, shard->listeners[i], &budget) && all;
+    unsigned n = shard->exchange->options.listeners_each;
+    unsigned first = shard->accept_turn++; /* another each time: a busy address doesn't starve the others */
+
+    for (unsigned i = 0; i < n; i++)
+        all = drain(shard, shard->listeners[(first + i) % n], &budget) && all;
     shard->accept_pending = !all;
 }
 
@@ -142,10 +160,13 @@ void fc_accept_handed(struct fc_shard *shard)
             return;
         }
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        if (header && header->cmsg_type == SCM_RIGHTS) {
+        if (!header || header->cmsg_type != SCM_RIGHTS) { /* no fd to take it with: the kernel has dropped it */
+            fc_count(&shard->counters.full, 1);
+            fc_exchange_vacate(shard->exchange, shard->index);
+        } else {
             int fd;
             memcpy(&fd, CMSG_DATA(header), sizeof fd);
-            admit(shard, fd, false);
+            admit(shard, fd);
         }
     }
 }

@@ -10,15 +10,27 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <time.h>
 
-/* FNV-1a: names are short, and a client that searches for collisions gains a longer chain only. */
-static uint32_t hash_name(const char *name, size_t length)
+/* Eight bytes at a time: multiplied into 128 bits, whose halves are folded; the key enters before each. */
+static uint64_t fold(uint64_t word, uint64_t key)
 {
-    uint32_t hash = UINT32_C(2166136261);
+    unsigned __int128 product = (unsigned __int128)(word ^ key) * UINT64_C(0x9E3779B97F4A7C15);
 
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (uint8_t)name[i]) * UINT32_C(16777619);
-    return hash;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static uint32_t hash_name(const struct fc_channels *channels, const char *name, size_t length)
+{
+    uint64_t hash = channels->key ^ length;
+
+    for (size_t i = 0; i < length; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, name + i, length - i < 8 ? length - i : 8);
+        hash = fold(hash + word, channels->key + i);
+    }
+    return (uint32_t)(hash ^ hash >> 32);
 }
 
 int fc_channels_init(struct fc_channels *channels, unsigned shards)
@@ -27,6 +39,9 @@ int fc_channels_init(struct fc_channels *channels, unsigned shards)
     channels->buckets = calloc(channels->bucket_count, sizeof(struct fc_channel *));
     if (!channels->buckets)
         return -ENOMEM;
+    /* Without entropy, early at boot, the time must do. */
+    if (getrandom(&channels->key, sizeof channels->key, GRND_NONBLOCK) != sizeof channels->key)
+        channels->key = (uint64_t)(uintptr_t)channels->buckets ^ (uint64_t)time(NULL) << 32;
     pthread_mutex_init(&channels->lock, NULL);
     return 0;
 }
@@ -102,7 +117,7 @@ static struct fc_channel *make(struct fc_channels *channels, uint32_t hash, cons
 
 struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *name, size_t length)
 {
-    uint32_t hash = hash_name(name, length);
+    uint32_t hash = hash_name(channels, name, length);
 
     pthread_mutex_lock(&channels->lock);
     struct fc_channel *channel = lookup(channels, hash, name, length);
@@ -116,7 +131,7 @@ struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *nam
 
 struct fc_channel *fc_channels_find(struct fc_channels *channels, const char *name, size_t length)
 {
-    uint32_t hash = hash_name(name, length);
+    uint32_t hash = hash_name(channels, name, length);
 
     pthread_mutex_lock(&channels->lock);
     struct fc_channel *channel = lookup(channels, hash, name, length);

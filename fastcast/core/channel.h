@@ -20,7 +20,6 @@ struct fc_channel {
     uint32_t hash;
     struct fc_channel *next; /* in the table's bucket */
     pthread_mutex_t lock;    /* publishing is one critical section for each channel: that's its one order */
-    uint64_t sequence;       /* under the lock: messages published so far */
     struct fc_seat *seats;   /* one for each shard */
     size_t length;
     char name[];
@@ -32,6 +31,7 @@ struct fc_channels {
     size_t bucket_count; /* a power of two */
     size_t count;
     unsigned shards;
+    uint64_t key; /* of the hash: names are the clients' choice, and must not be made to collide */
 };
 
 int fc_channels_init(struct fc_channels *channels, unsigned shards);

@@ -27,7 +27,6 @@ enum {
     FC_CLIENT_HUP = 4,     /* the other side is shut down: only reading 0 bytes is the end */
     FC_CLIENT_PINGED = 8,  /* a Ping is out, and nothing has come since */
     FC_CLIENT_REFUSED = 16, /* beyond max_connections: gets a 503 once its head has come */
-    FC_CLIENT_RETRY = 32,  /* a write met ENOBUFS or ENOMEM: no event will say when to go on */
 };
 
 /* A slot. What an idle client costs is this and its place in a room: nothing else is kept for it. */

@@ -14,11 +14,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void publish_vacancy(const struct fc_shard *shard)
+/* What a client that isn't refused has taken while it was let in. */
+static void give_place_back(struct fc_shard *shard)
 {
-    /* Relaxed: a hint for others, see fc_exchange_vacancy. */
-    atomic_store_explicit(&shard->exchange->vacant[shard->index],
-                          (int)shard->capacity - (int)shard->clients.count, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&shard->exchange->connections, 1, memory_order_relaxed);
+    fc_exchange_vacate(shard->exchange, shard->index);
 }
 
 void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
@@ -28,7 +28,7 @@ void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
 
     if (!client) {
         if (!refused)
-            atomic_fetch_sub_explicit(&shard->exchange->connections, 1, memory_order_relaxed);
+            give_place_back(shard);
         fc_count(&shard->counters.full, 1);
         close(fd);
         return;
@@ -37,7 +37,6 @@ void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
     client->state = FC_CLIENT_HEAD;
     client->flags = refused ? FC_CLIENT_REFUSED : 0;
     client->active = shard->tick;
-    publish_vacancy(shard);
     fc_count(&shard->counters.accepted, 1);
     fc_count(&shard->counters.connections, 1);
     if (fc_io_watch(shard->io, fd, fc_shard_id(shard, client, slot)))
@@ -48,8 +47,13 @@ void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    if (what & FC_IO_READABLE)
+    if (what & FC_IO_READABLE) {
         client->flags |= FC_CLIENT_UNREAD;
+        if (client->state == FC_CLIENT_OPEN) { /* a sign of life, also while we don't read */
+            client->active = shard->tick;
+            client->flags &= (uint8_t)~FC_CLIENT_PINGED;
+        }
+    }
     if (what & FC_IO_HANGUP)
         client->flags |= FC_CLIENT_HUP;
     if (what & FC_IO_READABLE && fc_read_wanted(client)) {
@@ -58,7 +62,7 @@ void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
         if (fc_clients_find(&shard->clients, id) != client)
             return;
     }
-    if (client->queue)
+    if (client->queue && what & (FC_IO_WRITABLE | FC_IO_HANGUP))
         fc_write_queued(shard, slot);
 }
 
@@ -74,9 +78,6 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
 
     switch (client->state) {
     case FC_CLIENT_ASKED:
-        fc_discount(&shard->counters.asked, 1);
-        free_head(client);
-        break;
     case FC_CLIENT_HEAD:
         free_head(client);
         break;
@@ -92,9 +93,8 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
     fc_write_forget(shard, client);
     close(client->fd);
     if (!(client->flags & FC_CLIENT_REFUSED))
-        atomic_fetch_sub_explicit(&shard->exchange->connections, 1, memory_order_relaxed);
+        give_place_back(shard);
     fc_clients_give(&shard->clients, slot);
-    publish_vacancy(shard);
     fc_discount(&shard->counters.connections, 1);
     fc_count(&shard->counters.closed, 1);
     shard->accept_after = 0;
@@ -117,7 +117,6 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
 
     client->head = NULL;
     client->active = shard->tick;
-    fc_discount(&shard->counters.asked, 1);
     if (!channel) {
         fc_count(&shard->counters.refused, 1);
         client->state = FC_CLIENT_ENDING;
@@ -147,8 +146,6 @@ void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span respo
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    if (client->state == FC_CLIENT_ASKED)
-        fc_discount(&shard->counters.asked, 1);
     free_head(client);
     client->state = FC_CLIENT_ENDING;
     client->active = shard->tick;

@@ -1,7 +1,8 @@
 /* The shared part of a hub, where the threads meet.
  *
  * Lock order: a channel's lock, then a mailbox's. The inboxes' locks and the channel table's are taken alone.
- * No lock is held over a system call. Lives from before the first shard to after the last.
+ * Under a lock nothing waits for the kernel, but memory may be allocated. Lives from before the first shard to after
+ * the last.
  */
 #include "exchange.h"
 
@@ -18,7 +19,7 @@ static int open_mailboxes(struct fc_exchange *exchange)
     if (!exchange->mailboxes)
         return -ENOMEM;
     for (unsigned i = 0; i < exchange->shards; i++)
-        fc_mailbox_init(&exchange->mailboxes[i], -1, exchange->options.max_backlog / 4);
+        fc_mailbox_init(&exchange->mailboxes[i], -1, exchange->options.max_backlog / 2 / exchange->shards);
     exchange->vacant = calloc(exchange->shards, sizeof *exchange->vacant);
     if (!exchange->vacant)
         return -ENOMEM;
@@ -106,7 +107,6 @@ uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *ch
     }
 
     pthread_mutex_lock(&channel->lock);
-    channel->sequence += n;
     for (unsigned shard = 0; shard < exchange->shards; shard++) {
         flags[shard] = 0;
         if (channel->seats[shard].members == 0)
@@ -158,25 +158,29 @@ void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t byt
         act_on(exchange, shard, fc_mailbox_settle(&exchange->mailboxes[shard], bytes));
 }
 
-size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_event **events)
+void fc_exchange_reset(const struct fc_exchange *exchange)
 {
     eventfd_t ignored;
-    bool drained;
 
-    /* Reset first: what comes between here and the taking makes it readable again, for nothing but one look. */
     while (eventfd_read(exchange->event_fd, &ignored) && errno == EINTR)
         continue;
-    return fc_inbox_take(&exchange->requests, events, &drained);
 }
 
-size_t fc_exchange_messages(struct fc_exchange *exchange, struct fc_event **events)
+struct fc_events *fc_exchange_requests(struct fc_exchange *exchange)
 {
     bool drained;
-    size_t n = fc_inbox_take(&exchange->messages, events, &drained);
+
+    return fc_inbox_take(&exchange->requests, &drained);
+}
+
+struct fc_events *fc_exchange_messages(struct fc_exchange *exchange)
+{
+    bool drained;
+    struct fc_events *events = fc_inbox_take(&exchange->messages, &drained);
 
     if (drained)
         count_drained(exchange);
-    return n;
+    return events;
 }
 
 void fc_exchange_notify(const struct fc_exchange *exchange)
@@ -205,6 +209,11 @@ int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct 
 
     if (n == 0)
         return 0;
+    if (atomic_load_explicit(&exchange->stopping, memory_order_relaxed)) { /* nobody takes them any more */
+        for (unsigned i = 0; i < n; i++)
+            fc_message_unref(messages[i]);
+        return 0;
+    }
     for (unsigned i = 0; i < n; i++) {
         struct fc_message *message = messages[i];
         events[i] = (struct fc_event){
@@ -229,18 +238,37 @@ int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct 
     return 0;
 }
 
-int fc_exchange_vacancy(struct fc_exchange *exchange)
+bool fc_exchange_reserve(struct fc_exchange *exchange, unsigned shard)
 {
-    int best = -1;
-    int most = 0;
+    /* Relaxed, here and below: numbers of places, which order nothing. */
+    int vacant = atomic_load_explicit(&exchange->vacant[shard], memory_order_relaxed);
 
-    for (unsigned i = 0; i < exchange->shards; i++) {
-        /* Relaxed: a hint; the shard that gets the client looks for itself. */
-        int vacant = atomic_load_explicit(&exchange->vacant[i], memory_order_relaxed);
-        if (vacant > most) {
-            most = vacant;
-            best = (int)i;
-        }
+    while (vacant > 0) {
+        if (atomic_compare_exchange_weak_explicit(&exchange->vacant[shard], &vacant, vacant - 1,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return true;
     }
-    return best;
+    return false;
+}
+
+void fc_exchange_vacate(struct fc_exchange *exchange, unsigned shard)
+{
+    atomic_fetch_add_explicit(&exchange->vacant[shard], 1, memory_order_relaxed);
+}
+
+int fc_exchange_reserve_any(struct fc_exchange *exchange)
+{
+    for (;;) {
+        int best = -1;
+        int most = 0;
+        for (unsigned i = 0; i < exchange->shards; i++) {
+            int vacant = atomic_load_explicit(&exchange->vacant[i], memory_order_relaxed);
+            if (vacant > most) {
+                most = vacant;
+                best = (int)i;
+            }
+        }
+        if (best < 0 || fc_exchange_reserve(exchange, (unsigned)best))
+            return best;
+    }
 }

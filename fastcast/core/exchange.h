@@ -18,7 +18,7 @@ struct fc_exchange {
     struct fc_channels channels;
     struct fc_mailbox *mailboxes; /* one for each shard */
     int *doors;                   /* for each shard the end of a socket pair that takes fds for it */
-    atomic_int *vacant;           /* for each shard, clients that it could still hold */
+    atomic_int *vacant;           /* for each shard, places that no client has, and none is promised */
     unsigned shards;
 
     atomic_int congested;    /* full mailboxes and inboxes; while there is one nobody reads from clients */
@@ -57,15 +57,22 @@ int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t
 int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
                           struct fc_message *const *messages, unsigned n);
 
-/* For Python: takes what waits. fc_exchange_requests resets the event fd. */
-size_t fc_exchange_requests(struct fc_exchange *exchange, struct fc_event **events);
-size_t fc_exchange_messages(struct fc_exchange *exchange, struct fc_event **events);
+/* For Python: takes a piece of what waits. */
+struct fc_events *fc_exchange_requests(struct fc_exchange *exchange);
+struct fc_events *fc_exchange_messages(struct fc_exchange *exchange);
+
+/* Makes the event fd unreadable, until the next notification. */
+void fc_exchange_reset(const struct fc_exchange *exchange);
 
 /* Makes the event fd readable. */
 void fc_exchange_notify(const struct fc_exchange *exchange);
 
-/* The shard that could take the most clients, or -1 if none can take one. */
-int fc_exchange_vacancy(struct fc_exchange *exchange);
+/* Takes one of a shard's places for a client, if it has one; and gives it back. */
+bool fc_exchange_reserve(struct fc_exchange *exchange, unsigned shard);
+void fc_exchange_vacate(struct fc_exchange *exchange, unsigned shard);
+
+/* Takes a place on the shard that has the most. Returns the shard, or -1 if none has any. */
+int fc_exchange_reserve_any(struct fc_exchange *exchange);
 
 static inline bool fc_exchange_congested(struct fc_exchange *exchange)
 {

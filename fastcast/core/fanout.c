@@ -1,8 +1,8 @@
 /* Fan-out: append, then flush.
  *
  * Published messages are appended to their rooms; a flush then goes over a room's members and writes all that
- * came due in one write to each. Rooms with something to send stand in line, and are served in slices of
- * some FC_SEND_BATCH writes; between slices the shard reads, accepts and pings. Owned by the shard's thread.
+ * came due in one write to each. Rooms with something to send stand in line for the next pass, and a pass is served in
+ * slices of some FC_SEND_BATCH writes; between slices the shard reads, accepts and pings. Owned by the shard's thread.
  */
 #include "fanout.h"
 
@@ -16,24 +16,24 @@ static struct fc_seat *seat(const struct fc_shard *shard, struct fc_channel *cha
     return &channel->seats[shard->index];
 }
 
-static void append_to_line(struct fc_shard *shard, struct fc_room *room)
+static void append(struct fc_line *line, struct fc_room *room)
 {
     room->listed = true;
     room->next = NULL;
-    if (shard->rooms_last)
-        shard->rooms_last->next = room;
+    if (line->last)
+        line->last->next = room;
     else
-        shard->rooms_first = room;
-    shard->rooms_last = room;
+        line->first = room;
+    line->last = room;
 }
 
-static struct fc_room *take_from_line(struct fc_shard *shard)
+static struct fc_room *take_first(struct fc_line *line)
 {
-    struct fc_room *room = shard->rooms_first;
+    struct fc_room *room = line->first;
 
-    shard->rooms_first = room->next;
-    if (!shard->rooms_first)
-        shard->rooms_last = NULL;
+    line->first = room->next;
+    if (!line->first)
+        line->last = NULL;
     room->listed = false;
     return room;
 }
@@ -58,7 +58,7 @@ void fc_fanout_add(struct fc_shard *shard, struct fc_channel *channel, struct fc
             message = NULL;
             weight = 0;
             if (!room->listed)
-                append_to_line(shard, room);
+                append(&shard->due, room);
         } else {
             fc_count(&shard->counters.sent, fc_room_size(room));
             fc_count(&shard->counters.dropped, fc_room_size(room));
@@ -119,7 +119,9 @@ void fc_fanout_settle(struct fc_shard *shard, uint32_t slot)
 
     if (fc_room_owes(room, client))
         fc_write_messages(shard, slot, room->batch, room->vectors);
-    for (uint32_t i = 0; fc_clients_find(&shard->clients, id) == client && i < room->due_count;) {
+    /* Each write may find it too slow, or gone: then it's no member any more, and nothing may follow. */
+    for (uint32_t i = 0;
+         fc_clients_find(&shard->clients, id) == client && client->room == room && i < room->due_count;) {
         uint32_t n = room->due_count - i < FC_ROOM_VECTORS ? room->due_count - i : FC_ROOM_VECTORS;
         fc_write_messages(shard, slot, room->due + i, n);
         i += n;
@@ -160,31 +162,58 @@ static unsigned write_batch(struct fc_shard *shard, struct fc_room *room, unsign
     return visited;
 }
 
+bool fc_fanout_possible(const struct fc_shard *shard)
+{
+    if (shard->served.first)
+        return true;
+    return shard->due.first &&
+           (shard->now >= shard->flush_after || shard->stopping || fc_exchange_congested(shard->exchange));
+}
+
+/* One room's turn. Returns how many clients were dealt with. */
+static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned budget)
+{
+    if (fc_room_size(room) == 0) {
+        free_room(shard, room);
+        return 0;
+    }
+    if (room->vectors == 0)
+        fc_room_begin(room);
+    unsigned visited = write_batch(shard, room, budget);
+    if (room->visited < room->audience) {
+        append(&shard->served, room); /* behind the others: a large room doesn't hold up the small ones */
+        return visited;
+    }
+    bool more = room->more;
+    fc_exchange_settle(shard->exchange, shard->index, fc_room_end(room, &shard->clients));
+    if (fc_room_size(room) == 0)
+        free_room(shard, room);
+    else if (room->due_count > 0)
+        append(more ? &shard->served : &shard->due, room);
+    return visited;
+}
+
+/* A pass serves every room that had something due when it began; what comes due in it waits for the next pass, which
+ * with a flush interval begins that much later. */
 void fc_fanout_slice(struct fc_shard *shard)
 {
     unsigned budget = FC_SEND_BATCH;
 
-    while (shard->rooms_first && budget > 0) {
-        struct fc_room *room = shard->rooms_first;
-
-        if (fc_room_size(room) == 0) {
-            free_room(shard, take_from_line(shard));
-            continue;
-        }
-        if (room->vectors == 0)
-            fc_room_begin(room);
-        unsigned visited = write_batch(shard, room, budget);
-        budget -= visited;
-        take_from_line(shard);
-        if (visited == 0 || room->visited == room->audience)
-            fc_exchange_settle(shard->exchange, shard->index, fc_room_end(room, &shard->clients));
-        if (fc_room_busy(room) || fc_room_size(room) == 0)
-            append_to_line(shard, room); /* behind the others: a large room doesn't hold up the small ones */
+    if (!shard->served.first) {
+        shard->served = shard->due;
+        shard->due = (struct fc_line){0};
+        shard->flush_after = shard->now + shard->exchange->options.flush_interval;
+    }
+    while (shard->served.first && budget > 0) {
+        unsigned visited = serve(shard, take_first(&shard->served), budget);
+        budget -= visited > 0 ? visited : 1;
     }
 }
 
 void fc_fanout_clear(struct fc_shard *shard)
 {
-    while (shard->rooms_first)
-        free_room(shard, take_from_line(shard));
+    while (shard->served.first)
+        free_room(shard, take_first(&shard->served));
+    while (shard->due.first)
+        free_room(shard, take_first(&shard->due));
 }

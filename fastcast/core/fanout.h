@@ -7,6 +7,9 @@
 /* A published message has come in. Takes over both references. */
 void fc_fanout_add(struct fc_shard *shard, struct fc_channel *channel, struct fc_message *message);
 
+/* Whether fc_fanout_slice would do anything now. */
+bool fc_fanout_possible(const struct fc_shard *shard);
+
 /* Writes to some FC_SEND_BATCH clients, and returns: long work is done in slices. */
 void fc_fanout_slice(struct fc_shard *shard);
 

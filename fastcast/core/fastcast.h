@@ -34,7 +34,7 @@ struct fc_options {
     size_t max_queue;           /* bytes that may wait for one client */
     size_t max_backlog;         /* bytes of messages alive in the hub */
     size_t max_head;            /* bytes of a request head */
-    uint32_t flush_interval;    /* this and all below: milliseconds. Least time between two writes to a client; 0: none */
+    uint32_t flush_interval;    /* least time between two writes to a client; this and all below: milliseconds */
     uint32_t handshake_timeout;
     uint32_t ping_interval;     /* silence of a client until it's pinged; 0: never */
     uint32_t ping_timeout;      /* further silence until it's given up */
@@ -55,6 +55,15 @@ struct fc_event {
     bool text;              /* a message is text, valid UTF-8 */
     struct fc_message *message; /* these two hold the bytes: not for the taker */
     struct fc_channel *origin;
+};
+
+/* A piece of what waits. */
+#define FC_EVENTS 256
+
+struct fc_events {
+    struct fc_events *next; /* not for the taker */
+    size_t count;
+    struct fc_event events[FC_EVENTS];
 };
 
 struct fc_answer {
@@ -116,18 +125,20 @@ struct fc_hub_stats {
  * are the hub's if it succeeds. */
 int fc_hub_create(struct fc_hub **hub, const struct fc_options *options);
 
-/* Starts the shards and returns when each of them listens, or has failed: then none is left running. Once. */
+/* Starts the shards and returns when each of them listens, or has failed: then none is left running. -EALREADY when
+ * called again. */
 int fc_hub_start(struct fc_hub *hub);
 
 /* A non-blocking eventfd, readable when events wait or a shard has ended; the hub owns it. */
 int fc_hub_event_fd(const struct fc_hub *hub);
 
-/* Takes all requests that wait, and resets the event fd; takes all messages that wait. Returns how many, and their array
- * in *events (NULL for none), which goes back to fc_hub_release. While messages of more than a quarter of
- * max_backlog wait, nothing is read from clients. */
-size_t fc_hub_requests(struct fc_hub *hub, struct fc_event **events);
-size_t fc_hub_messages(struct fc_hub *hub, struct fc_event **events);
-void fc_hub_release(struct fc_hub *hub, struct fc_event *events, size_t n);
+/* Take the oldest requests, or messages, that wait, FC_EVENTS at most; NULL if none does. What was taken goes back to
+ * fc_hub_release. While messages of more than a quarter of max_backlog wait, nothing is read from clients. Reset the
+ * event fd before, and then take until there are no more, or look again in any case. */
+void fc_hub_reset_event(struct fc_hub *hub);
+struct fc_events *fc_hub_requests(struct fc_hub *hub);
+struct fc_events *fc_hub_messages(struct fc_hub *hub);
+void fc_hub_release(struct fc_hub *hub, struct fc_events *events);
 
 /* Answers requests: writes the response and, with a channel, opens the WebSocket as its member; without one
  * (length 0), the connection ends behind the response. All answers for a shard go to it at once. A client that has
@@ -135,7 +146,8 @@ void fc_hub_release(struct fc_hub *hub, struct fc_event *events, size_t n);
 int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n);
 
 /* Sends one message to every client of the channel, as text or binary. Costs the same for any number of
- * clients. -EAGAIN: the shards are behind by a quarter of max_backlog. -ENOMEM. -ESHUTDOWN once stopping. */
+ * clients. -EAGAIN: the shards are too far behind. -EMSGSIZE: longer than max_message. -ENOMEM. -ESHUTDOWN once
+ * stopping. */
 int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload);
 
 /* Begins the end: listeners close, clients get what was published and a Close 1001, shards end when all
@@ -153,7 +165,8 @@ uint64_t fc_hub_capacity(struct fc_hub *hub);
 /* "io_uring" or "epoll". After fc_hub_start. */
 const char *fc_hub_backend(struct fc_hub *hub);
 
-/* Why io_uring isn't used though FC_IO_AUTO asked for it: an errno; 0 if it is, or wasn't asked for. After fc_hub_start. */
+/* Why io_uring isn't used though FC_IO_AUTO asked for it: an errno; 0 if it is, or wasn't asked for. After
+ * fc_hub_start. */
 int fc_hub_uring_error(struct fc_hub *hub);
 
 /* Whether each shard has an fd table of its own. After fc_hub_start. */

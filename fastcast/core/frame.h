@@ -25,7 +25,6 @@ enum fc_error {
 };
 
 enum {
-    FC_CLOSE_NORMAL = 1000,
     FC_CLOSE_GOING_AWAY = 1001,
     FC_CLOSE_NO_STATUS = 1005, /* an empty Close; never on the wire */
 };

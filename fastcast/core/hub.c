@@ -7,6 +7,7 @@
  */
 #include "fastcast.h"
 
+#include "clock.h"
 #include "exchange.h"
 #include "shard.h"
 
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Enough for the events and vectors on a shard's stack, also with sanitizers. */
@@ -34,14 +34,6 @@ struct fc_hub {
     unsigned reported; /* shards that listen or have failed, under the lock */
     atomic_ullong published;
 };
-
-static uint64_t clock_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- making ---- */
 
@@ -103,6 +95,7 @@ static int make_shards(struct fc_hub *hub)
         shard->index = i;
         shard->listeners = hub->listeners + (size_t)i * exchange->options.listeners_each;
         shard->door = -1;
+        shard->backend = "none";
         hub->shards[i] = shard;
     }
     return make_doors(hub);
@@ -215,6 +208,8 @@ int fc_hub_start(struct fc_hub *hub)
     sigset_t before;
     int error = 0;
 
+    if (hub->threads > 0)
+        return -EALREADY;
     /* Signals are Python's: a thread starts with the mask of its creator. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -241,7 +236,7 @@ void fc_hub_stop(struct fc_hub *hub, uint32_t timeout)
 {
     static const struct fc_command stop = {.kind = FC_COMMAND_STOP};
     struct fc_exchange *exchange = &hub->exchange;
-    unsigned long long deadline = clock_ms() + timeout;
+    unsigned long long deadline = fc_clock_ms() + timeout;
     unsigned long long before = atomic_load(&exchange->deadline);
 
     while ((before == 0 || deadline < before) &&
@@ -291,19 +286,24 @@ int fc_hub_event_fd(const struct fc_hub *hub)
     return hub->exchange.event_fd;
 }
 
-size_t fc_hub_requests(struct fc_hub *hub, struct fc_event **events)
+void fc_hub_reset_event(struct fc_hub *hub)
 {
-    return fc_exchange_requests(&hub->exchange, events);
+    fc_exchange_reset(&hub->exchange);
 }
 
-size_t fc_hub_messages(struct fc_hub *hub, struct fc_event **events)
+struct fc_events *fc_hub_requests(struct fc_hub *hub)
 {
-    return fc_exchange_messages(&hub->exchange, events);
+    return fc_exchange_requests(&hub->exchange);
 }
 
-void fc_hub_release(struct fc_hub *hub, struct fc_event *events, size_t n)
+struct fc_events *fc_hub_messages(struct fc_hub *hub)
 {
-    fc_events_free(&hub->exchange.channels, events, n);
+    return fc_exchange_messages(&hub->exchange);
+}
+
+void fc_hub_release(struct fc_hub *hub, struct fc_events *events)
+{
+    fc_events_free(&hub->exchange.channels, events);
 }
 
 static int make_command(struct fc_exchange *exchange, const struct fc_answer *answer, struct fc_command *command)
@@ -354,6 +354,8 @@ int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc
 
     if (atomic_load_explicit(&exchange->stopping, memory_order_relaxed))
         return -ESHUTDOWN;
+    if (payload.length > exchange->options.max_message)
+        return -EMSGSIZE;
     if (fc_exchange_congested(exchange))
         return -EAGAIN;
     atomic_fetch_add_explicit(&hub->published, 1, memory_order_relaxed);

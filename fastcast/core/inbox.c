@@ -1,7 +1,8 @@
-/* The way out of the core: a mutex and an array that is taken whole.
+/* The way out of the core: a mutex and a list of pieces.
  *
- * It's bounded by those who put: while one is full, shards don't read from clients. Events own a reference to
- * their message, and to their channel if they have one. Belongs to the exchange.
+ * Pieces, so that whoever takes them has a bounded piece of work, and what it hasn't taken still counts. It's bounded
+ * by those who put: while one is full, shards don't read from clients. Events own a reference to their message, and
+ * to their channel if they have one. Belongs to the exchange.
  */
 #include "inbox.h"
 
@@ -17,23 +18,34 @@ void fc_inbox_init(struct fc_inbox *inbox, size_t limit)
 
 void fc_inbox_destroy(struct fc_inbox *inbox, struct fc_channels *channels)
 {
-    fc_events_free(channels, inbox->events, inbox->count);
+    while (inbox->first) {
+        struct fc_events *piece = inbox->first;
+        inbox->first = piece->next;
+        fc_events_free(channels, piece);
+    }
     pthread_mutex_destroy(&inbox->lock);
 }
 
+static size_t weight_of(const struct fc_event *event)
+{
+    return fc_message_weight(event->message) + sizeof *event;
+}
+
+/* Room for n more events, at most FC_EVENTS, in the last piece. */
 static int reserve(struct fc_inbox *inbox, size_t n)
 {
-    size_t capacity = inbox->capacity ? inbox->capacity : 64;
-
-    if (inbox->count + n <= inbox->capacity)
+    if (inbox->last && inbox->last->count + n <= FC_EVENTS)
         return 0;
-    while (capacity < inbox->count + n)
-        capacity *= 2;
-    struct fc_event *grown = realloc(inbox->events, capacity * sizeof *grown);
-    if (!grown)
+    struct fc_events *piece = malloc(sizeof *piece);
+    if (!piece)
         return -ENOMEM;
-    inbox->events = grown;
-    inbox->capacity = capacity;
+    piece->next = NULL;
+    piece->count = 0;
+    if (inbox->last)
+        inbox->last->next = piece;
+    else
+        inbox->first = piece;
+    inbox->last = piece;
     return 0;
 }
 
@@ -42,10 +54,10 @@ int fc_inbox_put(struct fc_inbox *inbox, const struct fc_event *events, size_t n
     pthread_mutex_lock(&inbox->lock);
     int result = reserve(inbox, n);
     if (result == 0) {
-        memcpy(inbox->events + inbox->count, events, n * sizeof *events);
-        inbox->count += n;
+        memcpy(inbox->last->events + inbox->last->count, events, n * sizeof *events);
+        inbox->last->count += n;
         for (size_t i = 0; i < n; i++)
-            inbox->weight += fc_message_weight(events[i].message);
+            inbox->weight += weight_of(&events[i]);
         if (!inbox->full && inbox->weight > inbox->limit) {
             inbox->full = true;
             result = 1;
@@ -55,26 +67,30 @@ int fc_inbox_put(struct fc_inbox *inbox, const struct fc_event *events, size_t n
     return result;
 }
 
-size_t fc_inbox_take(struct fc_inbox *inbox, struct fc_event **events, bool *drained)
+struct fc_events *fc_inbox_take(struct fc_inbox *inbox, bool *drained)
 {
+    *drained = false;
     pthread_mutex_lock(&inbox->lock);
-    size_t n = inbox->count;
-    *events = inbox->events;
-    *drained = inbox->full;
-    inbox->events = NULL;
-    inbox->count = 0;
-    inbox->capacity = 0;
-    inbox->weight = 0;
-    inbox->full = false;
+    struct fc_events *piece = inbox->first;
+    if (piece) {
+        inbox->first = piece->next;
+        if (!inbox->first)
+            inbox->last = NULL;
+        for (size_t i = 0; i < piece->count; i++)
+            inbox->weight -= weight_of(&piece->events[i]);
+        *drained = inbox->full && inbox->weight <= inbox->limit / 2;
+        if (*drained)
+            inbox->full = false;
+    }
     pthread_mutex_unlock(&inbox->lock);
-    return n;
+    return piece;
 }
 
-void fc_events_free(struct fc_channels *channels, struct fc_event *events, size_t n)
+void fc_events_free(struct fc_channels *channels, struct fc_events *events)
 {
-    for (size_t i = 0; i < n; i++) {
-        fc_message_unref(events[i].message);
-        fc_channel_unref(channels, events[i].origin);
+    for (size_t i = 0; events && i < events->count; i++) {
+        fc_message_unref(events->events[i].message);
+        fc_channel_unref(channels, events->events[i].origin);
     }
     free(events);
 }

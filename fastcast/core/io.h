@@ -68,8 +68,8 @@ static inline int fc_io_wait(struct fc_io *io, struct fc_io_event *events, int m
     return io->ops->wait(io, events, max, timeout_ms);
 }
 
-/* Tries each send once, without waiting, and fills in the results. All of them have the same number of vectors. A result short of the whole, or
- * -EAGAIN, is followed by a FC_IO_WRITABLE event. */
+/* Tries each send once, without waiting, and fills in the results. All of them have the same number of vectors. A
+ * result short of the whole, or -EAGAIN, is followed by a FC_IO_WRITABLE event. */
 static inline void fc_io_send(struct fc_io *io, struct fc_send *sends, unsigned n)
 {
     io->ops->send(io, sends, n);

@@ -53,6 +53,12 @@ int fc_queue_push(struct fc_queue *queue, struct fc_message *message)
     return 0;
 }
 
+/* Begun, or no data frame: then it may be the response to the handshake, which comes before all else. */
+static bool first_stays(const struct fc_queue *queue)
+{
+    return queue->count > 0 && (queue->offset > 0 || (*entry(queue, 0))->frames == 0);
+}
+
 int fc_queue_push_pong(struct fc_queue *queue, struct fc_message *message)
 {
     if (queue->pong) {
@@ -64,8 +70,7 @@ int fc_queue_push_pong(struct fc_queue *queue, struct fc_message *message)
     }
     if (reserve(queue))
         return -ENOMEM;
-    /* What counts as no frame may be the response to the handshake, which comes before all else. */
-    uint32_t place = queue->count > 0 && (queue->offset > 0 || (*entry(queue, 0))->frames == 0) ? 1 : 0;
+    uint32_t place = first_stays(queue) ? 1 : 0;
     queue->first = (queue->first - 1) & (queue->capacity - 1);
     if (place == 1)
         *entry(queue, 0) = *entry(queue, 1);
@@ -141,7 +146,7 @@ static uint64_t drop_from(struct fc_queue *queue, uint32_t keep)
 
 uint64_t fc_queue_drop_unstarted(struct fc_queue *queue)
 {
-    return drop_from(queue, queue->offset > 0 ? 1 : 0);
+    return drop_from(queue, first_stays(queue) ? 1 : 0);
 }
 
 uint64_t fc_queue_clear(struct fc_queue *queue)

@@ -23,8 +23,8 @@ struct fc_queue {
 /* Adds one more reference to the message at the end. 0 or -ENOMEM. */
 int fc_queue_push(struct fc_queue *queue, struct fc_message *message);
 
-/* The same at the earliest frame boundary that's behind a response to the handshake, for a Pong. It takes the place of one that isn't begun: RFC 6455
- * section 5.5.3 lets the latest answer stand for all, so that Pings can't fill memory. */
+/* The same at the earliest frame boundary behind a response to the handshake, for a Pong. It takes the place of one
+ * that isn't begun: RFC 6455 section 5.5.3 lets the latest answer stand for all, so that Pings can't fill memory. */
 int fc_queue_push_pong(struct fc_queue *queue, struct fc_message *message);
 
 /* Fills at most `max` vectors with what is next; returns how many. */
@@ -33,8 +33,8 @@ unsigned fc_queue_gather(const struct fc_queue *queue, struct iovec *vectors, un
 /* Forgets n bytes that were written; returns how many data frames were completed by them. */
 uint64_t fc_queue_wrote(struct fc_queue *queue, size_t n);
 
-/* Drops all but the partly written entry, whose rest must follow for the stream to stay readable. Returns
- * how many data frames were dropped. */
+/* Drops all but a first entry that's begun, whose rest must follow for the stream to stay readable, or that is no data.
+ * Returns how many data frames were dropped. */
 uint64_t fc_queue_drop_unstarted(struct fc_queue *queue);
 
 /* Drops everything, and the memory. Returns how many data frames hadn't been written completely. */

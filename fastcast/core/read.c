@@ -57,7 +57,7 @@ static void publish(struct fc_shard *shard, struct fc_client *client, struct fc_
 }
 
 /* What becomes of an OPEN client's messages. 0 or -ENOMEM. */
-static int pass_on(struct fc_shard *shard, struct fc_client *client, uint32_t slot, struct fc_message **messages,
+static int hand_on(struct fc_shard *shard, struct fc_client *client, uint32_t slot, struct fc_message **messages,
                    unsigned n)
 {
     if (n == 0)
@@ -154,7 +154,7 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
             }
             messages[count++] = item.message;
             if (count == FC_PUBLISH_MAX) {
-                result = pass_on(shard, client, slot, messages, count);
+                result = hand_on(shard, client, slot, messages, count);
                 count = 0;
                 if (result < 0)
                     break;
@@ -164,7 +164,7 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
             pong_length = (int)item.length;
         }
     }
-    int error = pass_on(shard, client, slot, messages, count);
+    int error = hand_on(shard, client, slot, messages, count);
     if (error)
         result = error;
     if (result == 0)
@@ -255,13 +255,17 @@ void fc_read_once(struct fc_shard *shard, uint32_t slot)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
     uint64_t id = fc_shard_id(shard, client, slot);
+    /* Behind a head nothing is due before our answer, and what comes early must be kept. */
+    size_t most = client->state == FC_CLIENT_HEAD ? shard->exchange->options.max_head + 1 : FC_READ_BUFFER;
     ssize_t n;
 
     client->flags &= (uint8_t)~FC_CLIENT_READY;
     if (!fc_read_wanted(client))
         return;
+    if (most > FC_READ_BUFFER)
+        most = FC_READ_BUFFER;
     do
-        n = recv(client->fd, shard->buffer, FC_READ_BUFFER, 0);
+        n = recv(client->fd, shard->buffer, most, 0);
     while (n < 0 && errno == EINTR);
 
     if (n < 0 && errno == EAGAIN) {
@@ -278,7 +282,7 @@ void fc_read_once(struct fc_shard *shard, uint32_t slot)
     }
     /* A short read has emptied the socket, and what comes later makes an event; unless there was one
      * already that said "hang-up": then only a read of nothing is the end. */
-    if (n < FC_READ_BUFFER && !(client->flags & FC_CLIENT_HUP))
+    if ((size_t)n < most && !(client->flags & FC_CLIENT_HUP))
         client->flags &= (uint8_t)~FC_CLIENT_UNREAD;
 
     if (client->state == FC_CLIENT_HEAD) {

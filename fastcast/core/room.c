@@ -144,6 +144,7 @@ void fc_room_begin(struct fc_room *room)
         taken += length;
     }
     room->due_count -= taken;
+    room->more = room->due_count > 0;
     memmove(room->due, room->due + taken, room->due_count * sizeof(struct fc_message *));
 
     /* Steps of the golden ratio spread the starts evenly, whatever the number of members. */

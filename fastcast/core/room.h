@@ -36,9 +36,10 @@ struct fc_room {
     uint32_t audience; /* members when it began: who joins later isn't served by it */
     uint32_t start;    /* the place that it began at */
     uint32_t visited;  /* places done */
+    bool more;         /* not all that was due fitted into the batch */
     uint32_t phase;    /* turns the start from flush to flush */
 
-    bool listed; /* on the shard's list of rooms with something to send */
+    bool listed; /* in one of the shard's lines */
     struct fc_room *next;
 };
 

@@ -8,6 +8,7 @@
 #include "shard.h"
 
 #include "accept.h"
+#include "clock.h"
 #include "conn.h"
 #include "fanout.h"
 #include "read.h"
@@ -15,11 +16,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/close_range.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 /* What events name that isn't a client: a client's id has a generation, and is larger. */
@@ -29,17 +30,9 @@ enum { TOKEN_WAKE = 0, TOKEN_DOOR = 1, TOKEN_LISTENER = 2 };
 #define READS_IN_A_ROUND 256
 #define STOP_SLICE 1024
 
-static uint64_t clock_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static void read_clock(struct fc_shard *shard)
 {
-    shard->now = clock_ms();
+    shard->now = fc_clock_ms();
     shard->tick = (uint32_t)(shard->now / FC_TICK_MS);
 }
 
@@ -149,23 +142,6 @@ static int set_up(struct fc_shard *shard)
     return 0;
 }
 
-static void tear_down(struct fc_shard *shard)
-{
-    fc_fanout_clear(shard);
-    if (shard->io)
-        fc_io_close(shard->io);
-    fc_clients_destroy(&shard->clients);
-    fc_ready_free(&shard->heads);
-    fc_ready_free(&shard->ready);
-    free(shard->commands);
-    atomic_fetch_sub(&shard->exchange->running, 1);
-    fc_exchange_notify(shard->exchange);
-    /* The table goes with the thread, but only after the thread has been counted as ended: not leaving that to
-     * the kernel makes "ended" mean "all closed". The hub closes what is in the process's table. */
-    if (shard->private_table)
-        syscall(SYS_close_range, 0, ~0u, 0);
-}
-
 /* ---- commands ---- */
 
 static void begin_stop(struct fc_shard *shard)
@@ -183,6 +159,7 @@ static void answer(struct fc_shard *shard, const struct fc_command *command)
 {
     const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
 
+    fc_discount(&shard->counters.asked, 1);
     if (client && client->state == FC_CLIENT_ASKED) {
         fc_conn_answer(shard, fc_client_id_slot(command->client), command->channel, command->message);
         return;
@@ -284,6 +261,23 @@ static bool is_over(struct fc_shard *shard)
     return shard->clients.count == 0;
 }
 
+static void tear_down(struct fc_shard *shard)
+{
+    obey(shard); /* so that nobody waits for what came too late to be settled */
+    fc_fanout_clear(shard);
+    if (shard->io)
+        fc_io_close(shard->io);
+    fc_clients_destroy(&shard->clients);
+    fc_ready_free(&shard->heads);
+    fc_ready_free(&shard->ready);
+    free(shard->commands);
+    atomic_fetch_sub(&shard->exchange->running, 1);
+    fc_exchange_notify(shard->exchange);
+    /* The table goes with the thread, but not before the thread does. What is in the process's table the hub closes. */
+    if (shard->private_table)
+        syscall(SYS_close_range, 0, ~0u, 0);
+}
+
 /* ---- the round ---- */
 
 static bool may_read_heads(const struct fc_shard *shard)
@@ -314,33 +308,18 @@ static void tell_python(struct fc_shard *shard)
     shard->has_news = false;
 }
 
-static bool may_flush(const struct fc_shard *shard)
-{
-    return shard->rooms_first && (shard->now >= shard->flush_after || shard->stopping);
-}
-
-/* With a flush interval, all that's published in it goes out in one write; what comes after a pause goes at once. */
-static void flush_some(struct fc_shard *shard)
-{
-    if (!may_flush(shard))
-        return;
-    fc_fanout_slice(shard);
-    if (!shard->rooms_first)
-        shard->flush_after = shard->now + shard->exchange->options.flush_interval;
-}
-
 static bool has_work(const struct fc_shard *shard)
 {
-    return may_flush(shard) || shard->door_pending || (shard->stopping && shard->stop_slot != FC_NO_SLOT) ||
-           may_read_heads(shard) || fc_accept_possible(shard) ||
+    return fc_fanout_possible(shard) || shard->sweep_left > 0 || shard->door_pending ||
+           (shard->stopping && shard->stop_slot != FC_NO_SLOT) || may_read_heads(shard) || fc_accept_possible(shard) ||
            (shard->ready.count > 0 && !fc_exchange_congested(shard->exchange));
 }
 
 static int until(const struct fc_shard *shard, uint64_t moment, int timeout)
 {
-    int left = moment > shard->now ? (int)(moment - shard->now) : 0;
+    uint64_t left = moment > shard->now ? moment - shard->now : 0;
 
-    return timeout < 0 || left < timeout ? left : timeout;
+    return timeout < 0 || left < (uint64_t)timeout ? (int)(left < INT_MAX ? left : INT_MAX) : timeout;
 }
 
 static int waiting_time(const struct fc_shard *shard)
@@ -349,7 +328,7 @@ static int waiting_time(const struct fc_shard *shard)
 
     if (fc_sweep_wanted(shard))
         timeout = until(shard, shard->sweep_at, timeout);
-    if (shard->rooms_first)
+    if (shard->due.first)
         timeout = until(shard, shard->flush_after, timeout);
     if (shard->accept_pending && shard->accept_after > shard->now)
         timeout = until(shard, shard->accept_after, timeout);
@@ -408,10 +387,11 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
         obey(shard); /* what was just read and published goes out in this round */
         tell_python(shard);
         fc_sweep_brace(shard);
-        flush_some(shard);
+        if (fc_fanout_possible(shard))
+            fc_fanout_slice(shard);
         if (shard->stopping && shard->stop_slot != FC_NO_SLOT)
             stop_some(shard);
-        if (shard->now >= shard->sweep_at)
+        if (shard->now >= shard->sweep_at || shard->sweep_left > 0)
             fc_sweep_some(shard);
     } while (!is_over(shard));
     tear_down(shard);

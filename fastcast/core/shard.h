@@ -32,6 +32,12 @@ struct fc_counters {
 #undef FC_FIELD
 };
 
+/* Rooms in line, linked by their `next`. */
+struct fc_line {
+    struct fc_room *first;
+    struct fc_room *last;
+};
+
 struct fc_shard {
     /* set by the hub before the thread starts */
     struct fc_exchange *exchange;
@@ -53,13 +59,13 @@ struct fc_shard {
     struct fc_clients clients;
     struct fc_ready heads; /* clients to read from whose request isn't complete, */
     struct fc_ready ready; /* and all others */
-    struct fc_room *rooms_first; /* with something to send, served in turn */
-    struct fc_room *rooms_last;
+    struct fc_line due;    /* rooms with something to send, for the next pass, */
+    struct fc_line served; /* and those of the pass under way */
     struct fc_command *commands;
     uint32_t commands_capacity;
     uint64_t now; /* milliseconds of CLOCK_MONOTONIC, as of this round of the loop */
     uint32_t tick;
-    uint64_t flush_after;  /* no broadcasting before, by flush_interval */
+    uint64_t flush_after;  /* no pass begins before, by flush_interval */
     uint64_t accept_after; /* no accepting before, for want of fds or memory */
     bool accept_pending;
     bool door_pending;
@@ -67,7 +73,9 @@ struct fc_shard {
     bool stopping;
     bool braced; /* scheduled as a batch thread, for a storm of connections */
     uint32_t stop_slot;   /* next to be told that we stop */
-    uint32_t sweep_slot;  /* next to be looked at */
+    uint32_t sweep_slot;  /* next to be looked at, */
+    uint32_t sweep_left;  /* and how many more in this step */
+    unsigned accept_turn; /* the listener that's first */
     uint64_t sweep_at;
     uint64_t trimmed_at;
     uint64_t made_trimmed; /* messages made in the hub by the last trim, */

@@ -8,23 +8,26 @@
 #include "conn.h"
 #include "write.h"
 
-#include <malloc.h>
 #include <sched.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #define STEPS 4
 #define LINGER_MS 1000
 #define STORM 4           /* requests that wait for Python */
+#define SLICE 512         /* slots in a round */
 #define TRIM_WORTH 256    /* messages */
-#define TRIM_EVERY_MS 10000
+#define TRIM_QUIET_MS 2000
+#define TRIM_BUSY_MS 10000
 
-/* Only between these two, so that a real-time policy that somebody has chosen stays. It's a matter of efficiency, and
- * may be refused. */
-static void use_policy(int from, int to)
+/* Only between these two, so that a policy that somebody has chosen stays. It's a matter of efficiency, and may be
+ * refused. */
+static bool change_policy(int from, int to)
 {
     const struct sched_param none = {0};
 
-    if (sched_getscheduler(0) == from)
-        (void)sched_setscheduler(0, to, &none);
+    return sched_getscheduler(0) == from && sched_setscheduler(0, to, &none) == 0;
 }
 
 /* When many connect at once, each answer of Python's would wake us at once and take the processor from it, to deal with
@@ -32,18 +35,14 @@ static void use_policy(int from, int to)
  * quieter times we'd rather be quick. */
 void fc_sweep_brace(struct fc_shard *shard)
 {
-    if (!shard->braced && fc_shard_asked(shard) >= STORM) {
-        shard->braced = true;
-        use_policy(SCHED_OTHER, SCHED_BATCH);
-    }
+    if (!shard->braced && fc_shard_asked(shard) >= STORM)
+        shard->braced = change_policy(SCHED_OTHER, SCHED_BATCH);
 }
 
 static void relax(struct fc_shard *shard)
 {
-    if (shard->braced && fc_shard_asked(shard) < STORM) {
-        shard->braced = false;
-        use_policy(SCHED_BATCH, SCHED_OTHER);
-    }
+    if (shard->braced && fc_shard_asked(shard) < STORM)
+        shard->braced = !change_policy(SCHED_BATCH, SCHED_OTHER);
 }
 
 static bool silent_for(const struct fc_shard *shard, const struct fc_client *client, uint64_t ms)
@@ -70,12 +69,22 @@ static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_
         fc_conn_ping(shard, slot);
 }
 
+static void sweep_closing(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    /* Its Close may be among what we don't read for now. */
+    if (client->flags & FC_CLIENT_UNREAD && fc_exchange_congested(shard->exchange))
+        return;
+    if (silent_for(shard, client, shard->exchange->options.close_timeout))
+        give_up(shard, slot);
+}
+
 static void sweep_client(struct fc_shard *shard, uint32_t slot)
 {
     const struct fc_options *options = &shard->exchange->options;
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    if (client->flags & FC_CLIENT_RETRY) {
+    /* A write that met a want of memory isn't followed by an event. */
+    if (client->queue) {
         uint64_t id = fc_shard_id(shard, client, slot);
         fc_write_queued(shard, slot);
         if (fc_clients_find(&shard->clients, id) != client)
@@ -103,8 +112,7 @@ static void sweep_client(struct fc_shard *shard, uint32_t slot)
             fc_conn_drop(shard, slot);
         break;
     default:
-        if (silent_for(shard, client, options->close_timeout))
-            give_up(shard, slot);
+        sweep_closing(shard, client, slot);
     }
 }
 
@@ -130,17 +138,21 @@ static uint64_t sweep_step_ms(const struct fc_shard *shard)
  * back to the system when the hub has fallen quiet, and if it never does, now and then. */
 static void trim_memory(struct fc_shard *shard)
 {
+#ifdef __GLIBC__
     uint64_t made = atomic_load_explicit(&shard->exchange->account.made, memory_order_relaxed);
     bool quiet = made == shard->made_before;
 
     shard->made_before = made;
     if (shard->index != 0 || made - shard->made_trimmed < TRIM_WORTH)
         return;
-    if (!quiet && shard->now - shard->trimmed_at < TRIM_EVERY_MS)
+    if (shard->now - shard->trimmed_at < (quiet ? TRIM_QUIET_MS : TRIM_BUSY_MS))
         return;
     malloc_trim(0);
     shard->made_trimmed = made;
     shard->trimmed_at = shard->now;
+#else
+    (void)shard;
+#endif
 }
 
 /* The sweep goes on without clients, until what they have left behind is given back. */
@@ -152,19 +164,27 @@ bool fc_sweep_wanted(const struct fc_shard *shard)
                 TRIM_WORTH);
 }
 
-void fc_sweep_some(struct fc_shard *shard)
+static void begin_step(struct fc_shard *shard, uint32_t end)
 {
-    uint32_t end = fc_clients_end(&shard->clients);
-    uint32_t share = (end / FC_CHUNK_SLOTS + STEPS - 1) / STEPS * FC_CHUNK_SLOTS;
+    uint32_t chunks = end / FC_CHUNK_SLOTS;
 
-    if (shard->sweep_slot >= end)
-        shard->sweep_slot = 0;
-    for (uint32_t upto = shard->sweep_slot + share; shard->sweep_slot < upto && shard->sweep_slot < end;
-         shard->sweep_slot++) {
-        if (fc_clients_used(&shard->clients, shard->sweep_slot))
-            sweep_client(shard, shard->sweep_slot);
-    }
+    shard->sweep_left = (chunks + STEPS - 1) / STEPS * FC_CHUNK_SLOTS;
     shard->sweep_at = shard->now + sweep_step_ms(shard);
     relax(shard);
     trim_memory(shard);
+}
+
+void fc_sweep_some(struct fc_shard *shard)
+{
+    uint32_t end = fc_clients_end(&shard->clients);
+
+    if (shard->sweep_left == 0)
+        begin_step(shard, end);
+    for (unsigned budget = SLICE; budget > 0 && shard->sweep_left > 0; budget--, shard->sweep_left--) {
+        if (shard->sweep_slot >= end)
+            shard->sweep_slot = 0;
+        if (fc_clients_used(&shard->clients, shard->sweep_slot))
+            sweep_client(shard, shard->sweep_slot);
+        shard->sweep_slot++;
+    }
 }

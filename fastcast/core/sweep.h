@@ -4,7 +4,8 @@
 
 #include "shard.h"
 
-/* A step over a part of the client table; says in shard->sweep_at when the next is due. */
+/* A slice of a step over a part of the client table. shard->sweep_left says whether the step goes on, sweep_at when
+ * the next is due. */
 void fc_sweep_some(struct fc_shard *shard);
 
 /* Whether there is anything to sweep. */

@@ -53,7 +53,8 @@ static bool over_limit(const struct fc_shard *shard, const struct fc_queue *queu
 {
     const struct fc_exchange *exchange = shard->exchange;
 
-    if (queue->bytes + more > exchange->options.max_queue)
+    /* Its entries take memory, too, and small messages may be smaller than those. */
+    if (queue->bytes + queue->count * sizeof(struct fc_message *) + more > exchange->options.max_queue)
         return true;
     /* When all memory for messages is in use, those who lag are the ones that hold it. */
     return atomic_load_explicit(&exchange->account.bytes, memory_order_relaxed) > exchange->options.max_backlog;
@@ -95,6 +96,12 @@ static void count_written(struct fc_shard *shard, struct fc_client *client, size
         fc_write_forget(shard, client);
 }
 
+/* The kernel can't take it now. An event, or the sweep, brings us back. */
+static bool is_passing(int error)
+{
+    return error == -EAGAIN || error == -ENOBUFS || error == -ENOMEM;
+}
+
 void fc_write_done(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n,
                    ssize_t result)
 {
@@ -112,9 +119,7 @@ void fc_write_done(struct fc_shard *shard, uint32_t slot, struct fc_message *con
         all_written(shard, client, slot);
         return;
     }
-    if (result == -ENOBUFS || result == -ENOMEM)
-        client->flags |= FC_CLIENT_RETRY;
-    else if (result < 0 && result != -EAGAIN) {
+    if (result < 0 && !is_passing((int)result)) {
         gone(shard, frames);
         fc_conn_drop(shard, slot);
         return;
@@ -179,7 +184,6 @@ void fc_write_queued(struct fc_shard *shard, uint32_t slot)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    client->flags &= (uint8_t)~FC_CLIENT_RETRY;
     while (client->queue) {
         struct iovec vector[FC_ROOM_VECTORS];
         struct fc_send one = {
@@ -191,15 +195,14 @@ void fc_write_queued(struct fc_shard *shard, uint32_t slot)
         for (unsigned i = 0; i < one.vectors; i++)
             bytes += vector[i].iov_len;
         fc_io_send(shard->io, &one, 1);
-        if (one.result == -ENOBUFS || one.result == -ENOMEM)
-            client->flags |= FC_CLIENT_RETRY;
-        else if (one.result < 0 && one.result != -EAGAIN) {
+        if (one.result < 0 && !is_passing((int)one.result)) {
             fc_conn_drop(shard, slot);
             return;
         }
         if (one.result <= 0)
             return;
-        client->active = shard->tick; /* it reads, if slowly */
+        if (client->state == FC_CLIENT_OPEN || shard->stopping)
+            client->active = shard->tick; /* it reads, if slowly; a closing client has its time for all of it */
         count_written(shard, client, (size_t)one.result);
         if ((size_t)one.result < bytes)
             return;

@@ -39,7 +39,8 @@ static struct {
 /* What this thread watches, so that an injected EAGAIN can be followed by an event. */
 enum { WATCHED_FDS = 1024 };
 static _Thread_local struct {
-    int epoll;
+    bool known;
+    int epoll; /* may well be 0, in a table of its own */
     struct epoll_event event;
 } watched[WATCHED_FDS];
 
@@ -198,7 +199,7 @@ static void bring_event(int fd)
 {
     int error = errno;
 
-    if (fd >= 0 && fd < WATCHED_FDS && watched[fd].epoll > 0)
+    if (fd >= 0 && fd < WATCHED_FDS && watched[fd].known)
         __real_epoll_ctl(watched[fd].epoll, EPOLL_CTL_MOD, fd, &watched[fd].event);
     errno = error;
 }
@@ -300,7 +301,8 @@ int __wrap_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event
     if (strike(FAULT_EPOLL_CTL))
         return -1;
     if (fd >= 0 && fd < WATCHED_FDS) {
-        watched[fd].epoll = operation == EPOLL_CTL_DEL ? 0 : epoll;
+        watched[fd].known = event != NULL;
+        watched[fd].epoll = epoll;
         if (event)
             watched[fd].event = *event;
     }
