@@ -237,7 +237,7 @@ cdef class Hub:
         """Send str as text, or bytes-like data as binary, to every client of the channel.
 
         Raises BlockingIOError while the shards are too far behind, OSError with ESHUTDOWN once the hub is stopping,
-        with EMSGSIZE for more than ``max_message`` bytes.
+        with EMSGSIZE for more than 1 GiB.
         """
         cdef Py_ssize_t length = 0
         cdef Py_buffer view

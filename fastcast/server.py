@@ -173,7 +173,7 @@ class Server:
         """Send a message to every client of the channel: str as text, bytes-like data as binary.
 
         Returns at once, whatever the number of clients, and may be called from any thread. Raises
-        OverloadError when too much is under way already, ValueError for more than ``max_message`` bytes, and
+        OverloadError when too much is under way already, ValueError for more than 1 GiB, and
         FastcastError when the server isn't running.
         """
         if self._hub is None:
@@ -184,9 +184,7 @@ class Server:
             raise OverloadError("too much is under way: the shards must catch up first") from None
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                raise ValueError(
-                    f"the message is longer than max_message={self.config.max_message}"
-                ) from None
+                raise ValueError("the message is longer than 1 GiB") from None
             raise FastcastError("the server is not running") from None
 
     def stats(self) -> dict[str, Any]:

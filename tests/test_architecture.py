@@ -33,7 +33,7 @@ LAYERS = (
     ("frame.c", "frame.h"),
     ("utf8.c", "utf8.h"),
     ("utf8_simd.c", "utf8_simd.h"),
-    ("fastcast.h",),
+    ("clock.h", "fastcast.h"),
 )
 
 # The steps of the loop call each other: to drop a client is a step of writing, and to write one of dropping.

@@ -20,7 +20,7 @@
 bool fc_accept_possible(const struct fc_shard *shard)
 {
     return shard->accept_pending && shard->now >= shard->accept_after &&
-           fc_shard_asked(shard) < FC_ASKED_MAX;
+           fc_shard_may_ask(shard);
 }
 
 static int hand_over(const struct fc_shard *shard, int to, int fd)

@@ -78,6 +78,9 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
 
     switch (client->state) {
     case FC_CLIENT_ASKED:
+        fc_discount(&shard->counters.asked, 1);
+        free_head(client);
+        break;
     case FC_CLIENT_HEAD:
         free_head(client);
         break;
@@ -117,6 +120,7 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
 
     client->head = NULL;
     client->active = shard->tick;
+    fc_discount(&shard->counters.asked, 1);
     if (!channel) {
         fc_count(&shard->counters.refused, 1);
         client->state = FC_CLIENT_ENDING;
@@ -146,6 +150,8 @@ void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span respo
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
+    if (client->state == FC_CLIENT_ASKED)
+        fc_discount(&shard->counters.asked, 1);
     free_head(client);
     client->state = FC_CLIENT_ENDING;
     client->active = shard->tick;

@@ -34,7 +34,8 @@ static int open_mailboxes(struct fc_exchange *exchange)
 int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *options)
 {
     *exchange = (struct fc_exchange){.options = *options, .shards = options->shards, .event_fd = -1};
-    fc_inbox_init(&exchange->requests, SIZE_MAX); /* bounded by FC_ASKED_MAX */
+    /* Twice what the shards may ask: reached only if Python is stuck for so long that the clients give up. */
+    fc_inbox_init(&exchange->requests, (size_t)options->shards * FC_ASKED_MAX * 2048);
     fc_inbox_init(&exchange->messages, options->max_backlog / 4);
 
     int error = fc_channels_init(&exchange->channels, options->shards);
@@ -71,9 +72,10 @@ void fc_exchange_destroy(struct fc_exchange *exchange)
         close(exchange->event_fd);
 }
 
-static void count_drained(struct fc_exchange *exchange)
+/* One less of what keeps the shards from something; the last one wakes them. */
+static void count_drained(struct fc_exchange *exchange, atomic_int *reasons)
 {
-    if (atomic_fetch_sub(&exchange->congested, 1) != 1)
+    if (atomic_fetch_sub(reasons, 1) != 1)
         return;
     for (unsigned i = 0; i < exchange->shards; i++) {
         if (fc_mailbox_rouse(&exchange->mailboxes[i]))
@@ -90,7 +92,7 @@ static void act_on(struct fc_exchange *exchange, unsigned shard, int flags)
     if (flags & FC_MAILBOX_WAKE)
         fc_mailbox_signal(&exchange->mailboxes[shard]);
     if (flags & FC_MAILBOX_DRAINED)
-        count_drained(exchange);
+        count_drained(exchange, &exchange->congested);
 }
 
 uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *channel,
@@ -169,8 +171,11 @@ void fc_exchange_reset(const struct fc_exchange *exchange)
 struct fc_events *fc_exchange_requests(struct fc_exchange *exchange)
 {
     bool drained;
+    struct fc_events *events = fc_inbox_take(&exchange->requests, &drained);
 
-    return fc_inbox_take(&exchange->requests, &drained);
+    if (drained)
+        count_drained(exchange, &exchange->held);
+    return events;
 }
 
 struct fc_events *fc_exchange_messages(struct fc_exchange *exchange)
@@ -179,7 +184,7 @@ struct fc_events *fc_exchange_messages(struct fc_exchange *exchange)
     struct fc_events *events = fc_inbox_take(&exchange->messages, &drained);
 
     if (drained)
-        count_drained(exchange);
+        count_drained(exchange, &exchange->congested);
     return events;
 }
 
@@ -197,9 +202,13 @@ int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t
         return -ENOMEM;
     struct fc_event event = {.client = client, .bytes = {fc_message_payload(copy), length}, .message = copy};
     int result = fc_inbox_put(&exchange->requests, &event, 1);
-    if (result < 0)
+    if (result < 0) {
         fc_message_unref(copy);
-    return result < 0 ? result : 0;
+        return result;
+    }
+    if (result > 0)
+        atomic_fetch_add(&exchange->held, 1);
+    return 0;
 }
 
 int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,

@@ -22,6 +22,7 @@ struct fc_exchange {
     unsigned shards;
 
     atomic_int congested;    /* full mailboxes and inboxes; while there is one nobody reads from clients */
+    atomic_int held;         /* above 0: too many request heads wait; nobody accepts or reads heads */
     atomic_uint connections; /* that count against max_connections */
     atomic_uint running;     /* shards */
     atomic_bool stopping;
@@ -34,6 +35,9 @@ struct fc_exchange {
 
 int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *options);
 void fc_exchange_destroy(struct fc_exchange *exchange);
+
+/* Requests of a shard that may wait for Python: at this number it takes no more, and TCP holds the others back. */
+#define FC_ASKED_MAX 512
 
 #define FC_PUBLISH_MAX 64
 
@@ -73,6 +77,11 @@ void fc_exchange_vacate(struct fc_exchange *exchange, unsigned shard);
 
 /* Takes a place on the shard that has the most. Returns the shard, or -1 if none has any. */
 int fc_exchange_reserve_any(struct fc_exchange *exchange);
+
+static inline bool fc_exchange_held(struct fc_exchange *exchange)
+{
+    return atomic_load(&exchange->held) > 0; /* sequentially consistent for the same reason as the next */
+}
 
 static inline bool fc_exchange_congested(struct fc_exchange *exchange)
 {

@@ -34,7 +34,6 @@ static struct fc_room *take_first(struct fc_line *line)
     line->first = room->next;
     if (!line->first)
         line->last = NULL;
-    room->listed = false;
     return room;
 }
 
@@ -170,7 +169,8 @@ bool fc_fanout_possible(const struct fc_shard *shard)
            (shard->now >= shard->flush_after || shard->stopping || fc_exchange_congested(shard->exchange));
 }
 
-/* One room's turn. Returns how many clients were dealt with. */
+/* The turn of a room that's first in line. It counts as listed until the end of its turn, so that it isn't freed when a
+ * write loses its last member. Returns how many clients were dealt with. */
 static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned budget)
 {
     if (fc_room_size(room) == 0) {
@@ -184,6 +184,7 @@ static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned bud
         append(&shard->served, room); /* behind the others: a large room doesn't hold up the small ones */
         return visited;
     }
+    room->listed = false;
     bool more = room->more;
     fc_exchange_settle(shard->exchange, shard->index, fc_room_end(room, &shard->clients));
     if (fc_room_size(room) == 0)

@@ -20,6 +20,8 @@ enum fc_io_choice {
     FC_IO_URING,
 };
 
+#define FC_PAYLOAD_MAX ((size_t)1 << 30) /* bytes of any message */
+
 struct fc_span {
     const void *bytes;
     size_t length;
@@ -146,7 +148,7 @@ void fc_hub_release(struct fc_hub *hub, struct fc_events *events);
 int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n);
 
 /* Sends one message to every client of the channel, as text or binary. Costs the same for any number of
- * clients. -EAGAIN: the shards are too far behind. -EMSGSIZE: longer than max_message. -ENOMEM. -ESHUTDOWN once
+ * clients. -EAGAIN: the shards are too far behind. -EMSGSIZE: longer than FC_PAYLOAD_MAX. -ENOMEM. -ESHUTDOWN once
  * stopping. */
 int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload);
 

@@ -354,7 +354,7 @@ int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc
 
     if (atomic_load_explicit(&exchange->stopping, memory_order_relaxed))
         return -ESHUTDOWN;
-    if (payload.length > exchange->options.max_message)
+    if (payload.length > FC_PAYLOAD_MAX)
         return -EMSGSIZE;
     if (fc_exchange_congested(exchange))
         return -EAGAIN;

@@ -39,7 +39,7 @@ struct fc_room {
     bool more;         /* not all that was due fitted into the batch */
     uint32_t phase;    /* turns the start from flush to flush */
 
-    bool listed; /* in one of the shard's lines */
+    bool listed; /* in one of the shard's lines, or having its turn */
     struct fc_room *next;
 };
 

@@ -159,7 +159,6 @@ static void answer(struct fc_shard *shard, const struct fc_command *command)
 {
     const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
 
-    fc_discount(&shard->counters.asked, 1);
     if (client && client->state == FC_CLIENT_ASKED) {
         fc_conn_answer(shard, fc_client_id_slot(command->client), command->channel, command->message);
         return;
@@ -282,7 +281,7 @@ static void tear_down(struct fc_shard *shard)
 
 static bool may_read_heads(const struct fc_shard *shard)
 {
-    return shard->heads.count > 0 && fc_shard_asked(shard) < FC_ASKED_MAX;
+    return shard->heads.count > 0 && fc_shard_may_ask(shard);
 }
 
 static void read_some(struct fc_shard *shard)

@@ -22,9 +22,6 @@
 /* Fds that a shard keeps free of clients: to take one more connection, and tell it that there's no room. */
 #define FC_SPARE_FDS 32
 
-/* Requests that may wait for Python: at this number the shard takes no more, and TCP holds the others back. */
-#define FC_ASKED_MAX 512
-
 struct fc_counters {
 #define FC_FIELD(name) atomic_ullong name;
     FC_COUNTERS(FC_FIELD)
@@ -104,6 +101,13 @@ static inline void fc_discount(atomic_ullong *counter, uint64_t n)
 static inline uint64_t fc_shard_asked(const struct fc_shard *shard)
 {
     return atomic_load_explicit(&shard->counters.asked, memory_order_relaxed);
+}
+
+/* Whether Python can take more of them: not from this shard only, and also those count that it hasn't looked at
+ * though their clients have given up. */
+static inline bool fc_shard_may_ask(const struct fc_shard *shard)
+{
+    return fc_shard_asked(shard) < FC_ASKED_MAX && !fc_exchange_held(shard->exchange);
 }
 
 static inline struct fc_client *fc_shard_client(const struct fc_shard *shard, uint32_t slot)

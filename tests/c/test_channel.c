@@ -148,7 +148,6 @@ static void *take_and_give(void *argument)
             fc_channel_unref(&shared, channel);
         }
         pthread_mutex_lock(&channel->lock);
-        channel->sequence++;
         visits[number % NAMES]++;
         pthread_mutex_unlock(&channel->lock);
         fc_channel_unref(&shared, channel);
@@ -172,8 +171,7 @@ static void threads_share_channels_that_somebody_holds(void)
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     for (unsigned i = 0; i < NAMES; i++) {
-        CHECK_EQ(held[i]->sequence, visits[i]);
-        sum += held[i]->sequence;
+        sum += visits[i];
         fc_channel_unref(&shared, held[i]);
     }
     CHECK_EQ(sum, THREADS * ROUNDS);
@@ -191,7 +189,7 @@ static void *come_and_go(void *argument)
         CHECK(channel);
         CHECK_EQ(channel->name[0], name);
         pthread_mutex_lock(&channel->lock);
-        channel->sequence++;
+        channel->seats[round % 2].members++;
         pthread_mutex_unlock(&channel->lock);
         fc_channel_unref(&shared, channel);
     }

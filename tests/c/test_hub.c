@@ -71,6 +71,7 @@ static void what_is_published_from_outside_reaches_all_shards(void)
     world_publish(&world, "/a", false, "\xFF\xFE", 2);
     world_publish(&world, "/a", false, large, sizeof large);
     world_publish(&world, "/a", true, "", 0);
+    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, (struct fc_span){large, (1 << 20) + 1}), -EMSGSIZE);
     for (unsigned i = 0; i < 2; i++) {
         peer_expect_text(&peers[i], "text");
         peer_expect(&peers[i], FC_OP_BINARY, "\xFF\xFE", 2);
@@ -255,21 +256,23 @@ static void a_head_that_is_too_large_is_refused_with_431(void)
 
 static void answers_to_those_who_are_gone_or_never_were_do_nothing(void)
 {
-    struct fc_event *requests;
-    struct peer peer;
-    size_t n = 0;
-
     struct fc_options options = world_options();
+    struct fc_events *requests;
+    struct peer peer;
+
     options.handshake_timeout = 1000;
     world_open(&world, &options);
     struct pollfd news = {.fd = fc_hub_event_fd(world.hub), .events = POLLIN};
     peer_connect(&peer, &world, 0, 0);
     peer_ask(&peer, "/a");
     CHECK_EQ(poll(&news, 1, CHECK_PATIENCE_S * 1000), 1);
-    WAIT_UNTIL((n = fc_hub_requests(world.hub, &requests)) > 0);
-    CHECK_EQ(n, 1);
-    uint64_t id = requests[0].client;
-    fc_hub_release(world.hub, requests, n);
+    requests = fc_hub_requests(world.hub);
+    CHECK(requests && requests->count == 1);
+    CHECK(!fc_hub_requests(world.hub));
+    uint64_t id = requests->events[0].client;
+    fc_hub_release(world.hub, requests);
+    fc_hub_reset_event(world.hub);
+    CHECK_EQ(poll(&news, 1, 0), 0);
     peer_reset(&peer);
     WAIT_UNTIL(world_stats(&world).closed == 1); /* nobody answers: it times out */
 
@@ -405,22 +408,21 @@ static void clients_that_vanish_leave_nothing(void)
 static void a_handler_gets_messages_instead_of_the_channel(void)
 {
     struct fc_options options = world_options();
-    struct fc_event *events;
+    struct fc_events *taken;
     struct peer peers[2];
-    size_t n = 0;
 
     options.handled = true;
     world_open(&world, &options);
     for (unsigned i = 0; i < 2; i++)
         peer_join(&peers[i], &world, i, "/a");
     peer_text(&peers[0], "question");
-    WAIT_UNTIL((n = fc_hub_messages(world.hub, &events)) > 0);
-    CHECK_EQ(n, 1);
-    CHECK_EQ(events[0].client, world.ids[peers[0].number]);
-    CHECK_BYTES(events[0].bytes.bytes, events[0].bytes.length, "question", 8);
-    CHECK_BYTES(events[0].channel.bytes, events[0].channel.length, "/a", 2);
-    CHECK(events[0].text);
-    fc_hub_release(world.hub, events, n);
+    WAIT_UNTIL((taken = fc_hub_messages(world.hub)));
+    CHECK_EQ(taken->count, 1);
+    CHECK_EQ(taken->events[0].client, world.ids[peers[0].number]);
+    CHECK_BYTES(taken->events[0].bytes.bytes, taken->events[0].bytes.length, "question", 8);
+    CHECK_BYTES(taken->events[0].channel.bytes, taken->events[0].channel.length, "/a", 2);
+    CHECK(taken->events[0].text);
+    fc_hub_release(world.hub, taken);
     world_publish(&world, "/a", true, "answer", 6);
     for (unsigned i = 0; i < 2; i++) {
         peer_expect_text(&peers[i], "answer");
@@ -429,6 +431,36 @@ static void a_handler_gets_messages_instead_of_the_channel(void)
     struct fc_shard_stats stats = world_close(&world, 0, 0);
     CHECK_EQ(stats.received, 1);
     CHECK_EQ(stats.sent, 2);
+}
+
+/* What comes right behind the head is told to the handler at once, however the rounds of the shard fall. */
+static void a_handler_is_told_of_frames_behind_the_head(void)
+{
+    struct fc_options options = world_options();
+    char request[128];
+
+    options.handled = true;
+    world_open(&world, &options);
+    for (unsigned i = 0; i < 200; i++) {
+        struct fc_events *taken;
+        struct peer peer;
+        peer_connect(&peer, &world, 0, 0);
+        int n = snprintf(request, sizeof request, "GET /a HTTP/1.1\r\nPeer: %u\r\n\r\n\x81\x85%c%c%c%chello", peer.number,
+                         0, 0, 0, 0);
+        peer_send_bytes(&peer, request, (size_t)n);
+        struct pollfd news = {.fd = fc_hub_event_fd(world.hub), .events = POLLIN};
+        while (!(taken = fc_hub_messages(world.hub))) {
+            world_answer(&world); /* resets the event fd first */
+            if ((taken = fc_hub_messages(world.hub)))
+                break;
+            CHECK_EQ(poll(&news, 1, CHECK_PATIENCE_S * 1000), 1);
+        }
+        CHECK_BYTES(taken->events[0].bytes.bytes, taken->events[0].bytes.length, "hello", 5);
+        fc_hub_release(world.hub, taken);
+        peer_expect_bytes(&peer, WORLD_ACCEPTED);
+        peer_leave(&peer);
+    }
+    world_close(&world, 0, 0);
 }
 
 /* Messages that nobody took hold their channel, whose clients have gone. */
@@ -462,6 +494,7 @@ static void run_all(void)
     RUN(an_error_of_the_client_is_answered_with_its_code);
     RUN(clients_that_vanish_leave_nothing);
     RUN(a_handler_gets_messages_instead_of_the_channel);
+    RUN(a_handler_is_told_of_frames_behind_the_head);
     RUN(messages_that_no_handler_took_end_with_the_hub);
 }
 

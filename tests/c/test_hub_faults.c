@@ -332,7 +332,37 @@ static void missing_memory_costs_one_client_and_nothing_leaks(void)
     }
 }
 
-/* The same for the memory of the client table. */
+/* Who can't be answered times out, and the next are served. */
+static void answers_for_which_there_is_no_memory_time_out(void)
+{
+    struct fc_span response = {WORLD_ACCEPTED, strlen(WORLD_ACCEPTED)};
+    struct fc_options options = world_options();
+    struct fc_events *requests;
+
+    options.handshake_timeout = 1000;
+    fault_clear();
+    for (unsigned n = 0; n < 3; n++) { /* the message, the channel, its seats */
+        world_open(&world, &options);
+        peer_connect(&peers[0], &world, 0, 0);
+        peer_ask(&peers[0], "/a");
+        WAIT_UNTIL((requests = fc_hub_requests(world.hub)));
+        struct fc_answer answer = {requests->events[0].client, response, {"/a", 2}};
+        fc_hub_release(world.hub, requests);
+        fault_spare_this_thread(false);
+        fault_clear();
+        fault_arm(FAULT_ALLOCATION, n, 1, ENOMEM);
+        CHECK_EQ(fc_hub_answer(world.hub, &answer, 1), -ENOMEM);
+        fault_spare_this_thread(true);
+        peer_expect_bytes(&peers[0], WORLD_FULL);
+        peer_expect_end(&peers[0]);
+        peer_close(&peers[0]);
+        WAIT_UNTIL(world_stats(&world).asked == 0);
+        join_all();
+        talk_round();
+        leave_all();
+    }
+}
+
 static void without_memory_for_a_slot_the_connection_is_closed(void)
 {
     open_world();
@@ -362,6 +392,7 @@ int main(void)
     RUN(a_connection_that_cannot_be_watched_is_closed);
     RUN(a_shutdown_that_fails_drops_the_connection);
     RUN(missing_memory_costs_one_client_and_nothing_leaks);
+    RUN(answers_for_which_there_is_no_memory_time_out);
     RUN(without_memory_for_a_slot_the_connection_is_closed);
     return 0;
 }

@@ -214,15 +214,15 @@ static void reading_pauses_while_the_handler_is_behind(void)
     CHECK(received < SENT);
 
     for (uint32_t next = 0; next < SENT;) {
-        struct fc_event *events;
-        size_t n = 0;
-        WAIT_UNTIL((n = fc_hub_messages(world.hub, &events)) > 0);
-        for (size_t i = 0; i < n; i++) {
+        struct fc_events *taken;
+        WAIT_UNTIL((taken = fc_hub_messages(world.hub)));
+        for (size_t i = 0; i < taken->count; i++) {
+            const struct fc_event *event = &taken->events[i];
             number_block(block, sizeof block, next++);
-            CHECK_BYTES(events[i].bytes.bytes, events[i].bytes.length, block, sizeof block);
-            CHECK(!events[i].text);
+            CHECK_BYTES(event->bytes.bytes, event->bytes.length, block, sizeof block);
+            CHECK(!event->text);
         }
-        fc_hub_release(world.hub, events, n);
+        fc_hub_release(world.hub, taken);
     }
     pthread_join(thread, NULL);
     peer_leave(&sender);

@@ -20,56 +20,66 @@ static struct fc_event event(uint64_t number)
     return (struct fc_event){.client = number, .message = message, .origin = channel};
 }
 
+static void put(struct fc_inbox *inbox, uint64_t number, int expected)
+{
+    struct fc_event one = event(number);
+
+    CHECK_EQ(fc_inbox_put(inbox, &one, 1), expected);
+}
+
 static void events_are_taken_in_order_and_give_their_references_back(void)
 {
     struct fc_inbox inbox;
-    struct fc_event *taken;
+    struct fc_events *taken;
+    uint64_t next = 0;
     bool drained;
 
     CHECK_EQ(fc_channels_init(&channels, 1), 0);
     fc_inbox_init(&inbox, SIZE_MAX);
-    CHECK_EQ(fc_inbox_take(&inbox, &taken, &drained), 0);
-    CHECK(!taken && !drained);
-    for (uint64_t i = 0; i < 200; i += 2) {
-        struct fc_event two[] = {event(i), event(i + 1)};
-        CHECK_EQ(fc_inbox_put(&inbox, two, 2), 0);
+    CHECK(!fc_inbox_take(&inbox, &drained));
+    for (uint64_t i = 0; i < 999; i += 3) {
+        struct fc_event three[] = {event(i), event(i + 1), event(i + 2)};
+        CHECK_EQ(fc_inbox_put(&inbox, three, 3), 0);
     }
-    CHECK_EQ(fc_inbox_take(&inbox, &taken, &drained), 200);
-    for (uint64_t i = 0; i < 200; i++)
-        CHECK_EQ(taken[i].client, i);
-    fc_events_free(&channels, taken, 200);
+    while ((taken = fc_inbox_take(&inbox, &drained))) {
+        CHECK(taken->count > 0 && taken->count <= FC_EVENTS);
+        CHECK(!drained);
+        for (size_t i = 0; i < taken->count; i++)
+            CHECK_EQ(taken->events[i].client, next++);
+        fc_events_free(&channels, taken);
+    }
+    CHECK_EQ(next, 999);
     CHECK_EQ(account.messages, 0);
     CHECK_EQ(channels.count, 0);
 
-    struct fc_event left = event(1);
-    CHECK_EQ(fc_inbox_put(&inbox, &left, 1), 0);
+    put(&inbox, 1, 0);
     fc_inbox_destroy(&inbox, &channels);
     CHECK_EQ(account.messages, 0);
     CHECK_EQ(channels.count, 0);
     fc_channels_destroy(&channels);
 }
 
-static void being_full_is_told_once_and_taking_ends_it(void)
+/* Full beyond the limit, and no more at half of it; each told once. */
+static void being_full_is_told_once_and_so_is_its_end(void)
 {
     struct fc_inbox inbox;
-    struct fc_event *taken;
     bool drained;
 
     CHECK_EQ(fc_channels_init(&channels, 1), 0);
-    struct fc_event first = event(0);
-    fc_inbox_init(&inbox, 2 * fc_message_weight(first.message));
-    CHECK_EQ(fc_inbox_put(&inbox, &first, 1), 0);
-    for (uint64_t i = 1; i < 6; i++) {
-        struct fc_event more = event(i);
-        CHECK_EQ(fc_inbox_put(&inbox, &more, 1), i == 2);
+    fc_inbox_init(&inbox, SIZE_MAX);
+    put(&inbox, 0, 0);
+    size_t weight = inbox.weight;
+    CHECK(weight > sizeof(struct fc_event));
+    inbox.limit = 3 * FC_EVENTS * weight;
+    for (uint64_t i = 1; i < 4 * FC_EVENTS; i++)
+        put(&inbox, i, i == 3 * FC_EVENTS);
+    for (unsigned pieces = 4; pieces > 0; pieces--) {
+        fc_events_free(&channels, fc_inbox_take(&inbox, &drained));
+        CHECK_EQ(drained, pieces - 1 == 1);
     }
-    CHECK_EQ(fc_inbox_take(&inbox, &taken, &drained), 6);
-    CHECK(drained);
-    fc_events_free(&channels, taken, 6);
-    CHECK_EQ(fc_inbox_take(&inbox, &taken, &drained), 0);
+    CHECK(!fc_inbox_take(&inbox, &drained));
     CHECK(!drained);
-    struct fc_event three[] = {event(0), event(1), event(2)};
-    CHECK_EQ(fc_inbox_put(&inbox, three, 3), 1);
+    CHECK_EQ(inbox.weight, 0);
     fc_inbox_destroy(&inbox, &channels);
     fc_channels_destroy(&channels);
 }
@@ -77,7 +87,6 @@ static void being_full_is_told_once_and_taking_ends_it(void)
 static void without_memory_nothing_is_added(void)
 {
     struct fc_inbox inbox;
-    struct fc_event *taken;
     bool drained;
 
     CHECK_EQ(fc_channels_init(&channels, 1), 0);
@@ -85,8 +94,8 @@ static void without_memory_nothing_is_added(void)
     struct fc_event one = event(1);
     fault_arm(FAULT_ALLOCATION, 0, 1, ENOMEM);
     CHECK_EQ(fc_inbox_put(&inbox, &one, 1), -ENOMEM);
-    CHECK_EQ(fc_inbox_take(&inbox, &taken, &drained), 0);
-    CHECK(!drained);
+    CHECK_EQ(inbox.weight, 0);
+    CHECK(!fc_inbox_take(&inbox, &drained));
     CHECK_EQ(fc_inbox_put(&inbox, &one, 1), 1);
     fc_inbox_destroy(&inbox, &channels);
     fc_channels_destroy(&channels);
@@ -121,18 +130,16 @@ static void each_filling_is_followed_by_one_draining(void)
     uintptr_t drainings = 0;
 
     CHECK_EQ(fc_channels_init(&channels, 1), 0);
-    fc_inbox_init(&shared, 500);
+    fc_inbox_init(&shared, 100000);
     for (uintptr_t i = 0; i < WRITERS; i++)
         CHECK_EQ(pthread_create(&writers[i], NULL, put_all, (void *)i), 0);
     while (seen < (uint64_t)WRITERS * EVENTS) {
-        struct fc_event *taken;
         bool drained;
-        size_t n = fc_inbox_take(&shared, &taken, &drained);
-        for (size_t i = 0; i < n; i++)
-            CHECK_EQ(taken[i].client & UINT32_MAX, next[taken[i].client >> 32]++);
+        struct fc_events *taken = fc_inbox_take(&shared, &drained);
+        for (size_t i = 0; taken && i < taken->count; i++, seen++)
+            CHECK_EQ(taken->events[i].client & UINT32_MAX, next[taken->events[i].client >> 32]++);
         drainings += drained;
-        seen += n;
-        fc_events_free(&channels, taken, n);
+        fc_events_free(&channels, taken);
     }
     for (unsigned i = 0; i < WRITERS; i++) {
         void *filled;
@@ -149,7 +156,7 @@ static void each_filling_is_followed_by_one_draining(void)
 int main(void)
 {
     RUN(events_are_taken_in_order_and_give_their_references_back);
-    RUN(being_full_is_told_once_and_taking_ends_it);
+    RUN(being_full_is_told_once_and_so_is_its_end);
     RUN(without_memory_nothing_is_added);
     RUN(each_filling_is_followed_by_one_draining);
     return 0;

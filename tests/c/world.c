@@ -146,16 +146,16 @@ static struct fc_answer judge(struct world *world, const struct fc_event *reques
 
 void world_answer(struct world *world)
 {
-    struct fc_event *requests;
-    struct fc_answer answers[WORLD_PEERS];
-    size_t n = fc_hub_requests(world->hub, &requests);
+    struct fc_answer answers[FC_EVENTS];
+    struct fc_events *requests;
 
-    CHECK(n <= WORLD_PEERS);
-    for (size_t i = 0; i < n; i++)
-        answers[i] = judge(world, &requests[i]);
-    if (n > 0)
-        CHECK_EQ(fc_hub_answer(world->hub, answers, n), 0);
-    fc_hub_release(world->hub, requests, n);
+    fc_hub_reset_event(world->hub);
+    while ((requests = fc_hub_requests(world->hub))) {
+        for (size_t i = 0; i < requests->count; i++)
+            answers[i] = judge(world, &requests->events[i]);
+        CHECK_EQ(fc_hub_answer(world->hub, answers, requests->count), 0);
+        fc_hub_release(world->hub, requests);
+    }
 }
 
 void world_publish(struct world *world, const char *channel, bool text, const void *payload, size_t n)
@@ -203,16 +203,16 @@ static void check_sums(struct world *world)
 struct fc_shard_stats world_close(struct world *world, uint32_t timeout, unsigned keep_fds)
 {
     struct fc_hub_stats stats;
+    struct fc_events *messages;
 
+    world_answer(world);
     fc_hub_stop(world->hub, timeout);
     WAIT_UNTIL(fc_hub_running(world->hub) == 0);
     check_sums(world);
     struct fc_shard_stats sum = world_stats(world);
-    struct fc_event *left;
-    size_t n = fc_hub_requests(world->hub, &left);
-    fc_hub_release(world->hub, left, n);
-    n = fc_hub_messages(world->hub, &left);
-    fc_hub_release(world->hub, left, n);
+    CHECK(!fc_hub_requests(world->hub));
+    while ((messages = fc_hub_messages(world->hub)))
+        fc_hub_release(world->hub, messages);
     fc_hub_read_stats(world->hub, &stats);
     CHECK_EQ(stats.messages, 0);
     CHECK_EQ(stats.message_bytes, 0);

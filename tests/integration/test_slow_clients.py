@@ -284,7 +284,8 @@ class TestSilence:
 
             def lags() -> bool:
                 witness.send(frame(PONG))
-                return bool(running.stats()["lagging"] == 1)
+                # More than the kernel may yet find room for.
+                return bool(running.stats()["queued"] >= 8)
 
             def given_up() -> bool | None:
                 witness.send(frame(PONG))
