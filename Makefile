@@ -10,8 +10,10 @@ SOURCES := setup.py pyproject.toml $(shell find fastcast -name '*.py' -o -name '
 serve: .venv/installed
 	exec .venv/bin/fastcast serve $(ARGS)
 
+# Everything with the backend that the kernel allows, and what talks to a server with the other one, too.
 test: .venv-test/installed browser
 	.venv-test/bin/python -m pytest $(ARGS)
+	FASTCAST_IO=epoll .venv-test/bin/python -m pytest tests/conformance tests/integration
 
 # The comparisons that stay within one process; benchmarks/macro has its own command.
 benchmark: .venv-test/installed
