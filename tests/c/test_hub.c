@@ -71,7 +71,7 @@ static void what_is_published_from_outside_reaches_all_shards(void)
     world_publish(&world, "/a", false, "\xFF\xFE", 2);
     world_publish(&world, "/a", false, large, sizeof large);
     world_publish(&world, "/a", true, "", 0);
-    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, (struct fc_span){large, (1 << 20) + 1}), -EMSGSIZE);
+    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, (struct fc_span){large, FC_PAYLOAD_MAX + (size_t)1}), -EMSGSIZE);
     for (unsigned i = 0; i < 2; i++) {
         peer_expect_text(&peers[i], "text");
         peer_expect(&peers[i], FC_OP_BINARY, "\xFF\xFE", 2);

@@ -24,10 +24,14 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
 
 INBOUND = {
     "text": frame(TEXT, b"hello"),
-    "text-not-ascii": frame(TEXT, "h\u00e9llo \u20ac \U0001f600 and some more text to fill a vector \u00e9\u00e8".encode()),
+    "text-not-ascii": frame(
+        TEXT, "h\u00e9llo \u20ac \U0001f600 and some more text to fill a vector \u00e9\u00e8".encode()
+    ),
     "empty": frame(TEXT) + frame(BINARY),
     "binary-16-bit-length": frame(BINARY, bytes(range(200))),
-    "fragments": frame(TEXT, b"one ", fin=False) + frame(CONTINUATION, b"two ", fin=False) + frame(CONTINUATION, b"three"),
+    "fragments": frame(TEXT, b"one ", fin=False)
+    + frame(CONTINUATION, b"two ", fin=False)
+    + frame(CONTINUATION, b"three"),
     "fragments-with-control": frame(TEXT, b"a", fin=False) + frame(PING, b"ping") + frame(CONTINUATION, b"b"),
     "character-cut": frame(TEXT, b"\xf0\x9f", fin=False) + frame(CONTINUATION, b"\x98\x80"),
     "ping-pong": frame(PING, b"x" * 125) + frame(PONG, b"y"),
