@@ -115,7 +115,7 @@ static struct fc_channel *make(struct fc_channels *channels, uint32_t hash, cons
     return channel;
 }
 
-struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *name, size_t length)
+static struct fc_channel *acquire(struct fc_channels *channels, const char *name, size_t length, bool may_make)
 {
     uint32_t hash = hash_name(channels, name, length);
 
@@ -123,22 +123,20 @@ struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *nam
     struct fc_channel *channel = lookup(channels, hash, name, length);
     if (channel)
         fc_channel_ref(channel);
-    else
+    else if (may_make)
         channel = make(channels, hash, name, length);
     pthread_mutex_unlock(&channels->lock);
     return channel;
 }
 
+struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *name, size_t length)
+{
+    return acquire(channels, name, length, true);
+}
+
 struct fc_channel *fc_channels_find(struct fc_channels *channels, const char *name, size_t length)
 {
-    uint32_t hash = hash_name(channels, name, length);
-
-    pthread_mutex_lock(&channels->lock);
-    struct fc_channel *channel = lookup(channels, hash, name, length);
-    if (channel)
-        fc_channel_ref(channel);
-    pthread_mutex_unlock(&channels->lock);
-    return channel;
+    return acquire(channels, name, length, false);
 }
 
 void fc_channel_unref(struct fc_channels *channels, struct fc_channel *channel)

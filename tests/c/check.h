@@ -34,8 +34,8 @@ extern const char *check_running;
 void check_run(const char *name, void (*test)(void));
 
 /* Runs the scenario again and again: first its first allocation fails, then its second, and so on until it doesn't get
- * that far. It returns true if it succeeded, as it must where nothing failed, and frees all it made in any case. Returns
- * how many of its allocations could fail. */
+ * that far. It returns true if it succeeded, as it must where nothing failed, and frees all it made in any case.
+ * Returns how many of its allocations could fail. */
 unsigned check_each_allocation(bool (*scenario)(void));
 
 _Noreturn void check_failed(const char *file, int line, const char *what);

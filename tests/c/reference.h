@@ -40,8 +40,8 @@ void transcript_free(struct transcript *transcript);
 /* Parses a client's frames. */
 void reference_parse(const uint8_t *in, size_t n, size_t max_message, struct transcript *transcript);
 
-/* Feeds the bytes to fc_inbound, in chunks as `next_chunk` says: it gets what is left and returns 1 to that. Checks on the
- * way what must hold after every step. */
+/* Feeds the bytes to fc_inbound, in chunks as `next_chunk` says: it gets what is left and returns 1 to that. Checks
+ * on the way what must hold after every step. */
 void inbound_parse(const uint8_t *in, size_t n, const struct fc_inbound_limits *limits,
                    size_t (*next_chunk)(void *context, size_t left), void *context, struct transcript *transcript);
 

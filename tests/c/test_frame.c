@@ -135,7 +135,8 @@ static void every_close_code_is_judged(void)
 {
     for (unsigned code = 0; code < 0x10000; code++) {
         uint8_t payload[] = {(uint8_t)(code >> 8), (uint8_t)code};
-        bool allowed = (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);
+        bool allowed = (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
+                       (code >= 3000 && code <= 4999);
         CHECK_EQ(fc_frame_parse_close(guard_copy(&guard, payload, 2), 2), allowed ? (int)code : -FC_ERR_PROTOCOL);
     }
 }

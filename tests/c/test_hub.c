@@ -71,7 +71,8 @@ static void what_is_published_from_outside_reaches_all_shards(void)
     world_publish(&world, "/a", false, "\xFF\xFE", 2);
     world_publish(&world, "/a", false, large, sizeof large);
     world_publish(&world, "/a", true, "", 0);
-    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, (struct fc_span){large, FC_PAYLOAD_MAX + (size_t)1}), -EMSGSIZE);
+    struct fc_span too_large = {large, FC_PAYLOAD_MAX + (size_t)1};
+    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, too_large), -EMSGSIZE);
     for (unsigned i = 0; i < 2; i++) {
         peer_expect_text(&peers[i], "text");
         peer_expect(&peers[i], FC_OP_BINARY, "\xFF\xFE", 2);
@@ -382,8 +383,14 @@ static void clients_that_vanish_leave_nothing(void)
         const char *bytes;
         size_t n;
         bool opens;
-    } cases[] = {{"", 0, false}, {"GET /", 5, false}, {"", 0, true}, {"\x81", 1, true}, {"\x81\x8A\0\0\0\0half", 10, true},
-                 {"\x01\x84\0\0\0\0part", 10, true}};
+    } cases[] = {
+        {"", 0, false},
+        {"GET /", 5, false},
+        {"", 0, true},
+        {"\x81", 1, true},
+        {"\x81\x8A\0\0\0\0half", 10, true},
+        {"\x01\x84\0\0\0\0part", 10, true},
+    };
 
     open_world();
     for (unsigned i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
@@ -437,17 +444,19 @@ static void a_handler_gets_messages_instead_of_the_channel(void)
 static void a_handler_is_told_of_frames_behind_the_head(void)
 {
     struct fc_options options = world_options();
-    char request[128];
-
     options.handled = true;
     world_open(&world, &options);
     for (unsigned i = 0; i < 200; i++) {
+        struct frames request = {0};
         struct fc_events *taken;
         struct peer peer;
+        char head[64];
         peer_connect(&peer, &world, 0, 0);
-        int n = snprintf(request, sizeof request, "GET /a HTTP/1.1\r\nPeer: %u\r\n\r\n\x81\x85%c%c%c%chello", peer.number,
-                         0, 0, 0, 0);
-        peer_send_bytes(&peer, request, (size_t)n);
+        int n = snprintf(head, sizeof head, "GET /a HTTP/1.1\r\nPeer: %u\r\n\r\n", peer.number);
+        frames_add(&request, head, (size_t)n);
+        frames_text(&request, "hello");
+        peer_send_bytes(&peer, request.bytes, request.length);
+        frames_free(&request);
         struct pollfd news = {.fd = fc_hub_event_fd(world.hub), .events = POLLIN};
         while (!(taken = fc_hub_messages(world.hub))) {
             world_answer(&world); /* resets the event fd first */

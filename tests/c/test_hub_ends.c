@@ -1,4 +1,5 @@
-/* How a hub begins and ends: starts that fail leave nothing, stops deliver what was published and keep their deadline. */
+/* How a hub begins and ends: starts that fail leave nothing, stops deliver what was published and keep their
+ * deadline. */
 #include "check.h"
 #include "faults.h"
 #include "frame.h"
@@ -39,7 +40,7 @@ static void a_hub_has_a_table_for_each_shard_or_shares_one(void)
     options.shared_table = false;
     world_open(&world, &options);
     CHECK(fc_hub_private_tables(world.hub));
-    CHECK_EQ(world_count_fds(), world.fds_before + 5); /* two wake-ups and doors, one event fd: no listener, no client */
+    CHECK_EQ(world_count_fds(), world.fds_before + 5); /* two wake-ups and doors, one event fd: no listener */
     relay_one_message();
     world_close(&world, 0, 0);
 #endif

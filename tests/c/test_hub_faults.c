@@ -1,5 +1,6 @@
-/* System calls and allocations that fail amid the work: what can be cured is, what can't hits one client only, nothing is
- * lost without being counted, and nothing spins. With epoll, whose sends are calls that can be made to fail. */
+/* System calls and allocations that fail amid the work: what can be cured is, what can't hits one client only,
+ * nothing is lost without being counted, and nothing spins. With epoll, whose sends are calls that can be made to
+ * fail. */
 #include "check.h"
 #include "faults.h"
 #include "frame.h"
@@ -122,7 +123,8 @@ static void reads_that_fail_for_a_moment_lose_nothing(void)
     }
 }
 
-/* The backlog waits, and is looked at again after a while: a loop that didn't wait would use up all failures at once. */
+/* The backlog waits, and is looked at again after a while: a loop that didn't wait would use up all failures at
+ * once. */
 static void accepting_goes_on_after_a_pause_when_fds_or_memory_are_missing(void)
 {
     static const int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
@@ -284,7 +286,8 @@ static void a_shutdown_that_fails_drops_the_connection(void)
 static bool try_to_talk(struct peer *peer, unsigned shard)
 {
     static const char head[] = "GET /a HTTP/1.1\r\nPeer: %u\r\n";
-    static const char talk[] = "\x81\x85\0\0\0\0hello\x89\x80\0\0\0\0\x01\x82\0\0\0\0he\x80\x83\0\0\0\0llo\x88\x80\0\0\0\0";
+    static const char talk[] = "\x81\x85\0\0\0\0hello\x89\x80\0\0\0\0"
+                               "\x01\x82\0\0\0\0he\x80\x83\0\0\0\0llo\x88\x80\0\0\0\0";
     char request[64];
     uint8_t bytes[512];
     bool opened = false;

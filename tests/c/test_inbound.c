@@ -186,8 +186,10 @@ static void control_frames_of_all_lengths(void)
 
 static void broken_text_fails_at_its_first_bad_byte(void)
 {
-    static const char *const texts[] = {"ok\xFFtail", "\xC0\x80 overlong", "cut \xE2\x82",
-                                        "\xED\xA0\x80", "\xF4\x90\x80\x80", "long long long text before it \x80 and after"};
+    static const char *const texts[] = {
+        "ok\xFFtail",   "\xC0\x80 overlong", "cut \xE2\x82",
+        "\xED\xA0\x80", "\xF4\x90\x80\x80",  "long long long text before it \x80 and after",
+    };
 
     for (unsigned i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct frames whole = {0};

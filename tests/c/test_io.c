@@ -1,5 +1,5 @@
-/* Both backends through the same cases, over socket pairs: what a send gives back, which events come and that each comes
- * once; what the kernel refuses. */
+/* Both backends through the same cases, over socket pairs: what a send gives back, which events come and that each
+ * comes once; what the kernel refuses. */
 #include "io.h"
 
 #include "check.h"

@@ -9,8 +9,8 @@
 #include <string.h>
 
 /* Bytes at the borders of all ranges that RFC 3629 tells apart. */
-static const uint8_t borders[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1,
-                                  0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF};
+static const uint8_t borders[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0,
+                                  0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF};
 
 /* How many bytes it takes to see that this is no text, or n + 1 if it may be some. */
 static size_t reference_failure(const uint8_t *bytes, size_t n, bool *complete)
@@ -106,8 +106,10 @@ static void every_code_point_is_text_and_no_surrogate_is(void)
 
 static void a_character_is_found_at_every_place_in_long_text(void)
 {
-    static const char *const sequences[] = {"\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\x80", "\xC0\x80", "\xED\xA0\x80",
-                                            "\xF4\x90\x80\x80", "\xE2\x82", "\xFF"};
+    static const char *const sequences[] = {
+        "\xC3\xA9",     "\xE2\x82\xAC",     "\xF0\x9F\x98\x80", "\x80", "\xC0\x80",
+        "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82",         "\xFF",
+    };
     struct guard guard;
 
     guard_open(&guard, 300);

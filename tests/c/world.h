@@ -1,5 +1,5 @@
-/* A hub to test, from the outside: its listeners on loopback, the part of Python that answers requests, and the checks that
- * nothing is left when it has gone. */
+/* A hub to test, from the outside: its listeners on loopback, the part of Python that answers requests, and the checks
+ * that nothing is left when it has gone. */
 #ifndef WORLD_H
 #define WORLD_H
 
@@ -38,8 +38,8 @@ struct fc_options world_options(void);
 int world_try(struct world *world, const struct fc_options *options);
 void world_open(struct world *world, const struct fc_options *options);
 
-/* Answers all requests that wait: opens the channel that the path names, but refuses what begins with /refuse. Remembers the
- * ids of the peers that asked. */
+/* Answers all requests that wait: opens the channel that the path names, but refuses what begins with /refuse.
+ * Remembers the ids of the peers that asked. */
 void world_answer(struct world *world);
 
 /* Publishes from outside of the shards; waits while they are behind. */
@@ -48,11 +48,11 @@ void world_publish(struct world *world, const char *channel, bool text, const vo
 /* All shards' counters together. */
 struct fc_shard_stats world_stats(struct world *world);
 
-/* Whether messages may be sent now: nobody is behind. */
+/* Whether somebody is so far behind that publishing is refused. */
 bool world_is_congested(struct world *world);
 
-/* Stops with that much time, waits for the shards to end, checks that the counters add up and that no message, fd
- * and thread is left. Returns the final counters. Peers must have been closed, but for those in `keep_fds`. */
+/* Stops with that much time, in milliseconds, waits for the shards to end, checks that the counters add up and that no
+ * message, fd and thread is left. Returns the final counters. `keep_fds`: peers that aren't closed yet. */
 struct fc_shard_stats world_close(struct world *world, uint32_t timeout, unsigned keep_fds);
 
 /* File descriptors and threads of this process. */

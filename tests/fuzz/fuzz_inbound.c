@@ -1,7 +1,7 @@
 /* Fuzz target: a client's bytes through fc_inbound, in chunks that the input chooses as well.
  *
- * Bytes 0 and 1 of the input choose the limit of a message and the chunks, the rest is what the client sends. Whatever the
- * chunking, the items and the error must be those of the reference; no memory may be left.
+ * Bytes 0 and 1 of the input choose the limit of a message and the chunks, the rest is what the client sends.
+ * Whatever the chunking, the items and the error must be those of the reference; no memory may be left.
  */
 #include "check.h"
 #include "inbound.h"
