@@ -94,6 +94,24 @@ static void fail(struct fc_shard *shard, struct fc_client *client, uint32_t slot
     begin_leaving(shard, client, slot, (uint16_t)-error);
 }
 
+/* Answers to the Pings of one read. Each is answered, as long as that stays modest; else the latest answer stands for
+ * those before it (section 5.5.3). */
+struct pongs {
+    size_t length;
+    size_t last; /* where the latest begins */
+    uint8_t bytes[2048];
+};
+
+static void add_pong(struct pongs *pongs, const uint8_t *payload, size_t n)
+{
+    if (pongs->length + FC_FRAME_HEADER_MAX + n > sizeof pongs->bytes)
+        pongs->length = 0;
+    pongs->last = pongs->length;
+    pongs->length += fc_frame_write_header(pongs->bytes + pongs->length, FC_OP_PONG, n);
+    memcpy(pongs->bytes + pongs->length, payload, n);
+    pongs->length += n;
+}
+
 /* Keeps the parser's state for a client that's amid a frame or message, and only for such. */
 static int keep_state(struct fc_client *client, const struct fc_inbound *state)
 {
@@ -127,11 +145,12 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
     struct fc_inbound *state = client->inbound ? client->inbound : &fresh;
     struct fc_message *messages[FC_PUBLISH_MAX];
     unsigned count = 0;
-    uint8_t pong[FC_FRAME_CONTROL_MAX];
-    int pong_length = -1;
+    struct pongs pongs;
     bool open = client->state == FC_CLIENT_OPEN;
     int close_code = 0;
     int result;
+
+    pongs.length = 0; /* not all of it: most reads bring no Ping */
 
     for (;;) {
         struct fc_item item;
@@ -160,8 +179,7 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
                     break;
             }
         } else if (item.kind == FC_ITEM_PING) {
-            memcpy(pong, item.payload, item.length);
-            pong_length = (int)item.length;
+            add_pong(&pongs, item.payload, item.length);
         }
     }
     int error = hand_on(shard, client, slot, messages, count);
@@ -173,8 +191,8 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
         fc_inbound_clear(&fresh); /* else it goes with the client's */
 
     uint64_t id = fc_shard_id(shard, client, slot);
-    if (pong_length >= 0 && open)
-        fc_write_pong(shard, slot, pong, (size_t)pong_length);
+    if (pongs.length > 0 && open)
+        fc_write_pongs(shard, slot, pongs.bytes, pongs.length, pongs.last);
     if (fc_clients_find(&shard->clients, id) != client)
         return;
     if (result < 0) {

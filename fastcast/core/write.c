@@ -220,21 +220,21 @@ void fc_write_own(struct fc_shard *shard, uint32_t slot, struct fc_message *mess
     fc_message_unref(message);
 }
 
-void fc_write_pong(struct fc_shard *shard, uint32_t slot, const uint8_t *payload, size_t n)
+void fc_write_pongs(struct fc_shard *shard, uint32_t slot, const uint8_t *pongs, size_t n, size_t last)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
-    struct fc_message *pong = fc_message_frame(&shard->exchange->account, FC_OP_PONG, payload, n);
 
-    if (!pong || !client->queue) {
-        fc_write_own(shard, slot, pong);
+    if (!client->queue) {
+        fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, pongs, n));
         return;
     }
+    struct fc_message *pong = fc_message_raw(&shard->exchange->account, pongs + last, n - last);
     size_t before = client->queue->bytes;
-    if (fc_queue_push_pong(client->queue, pong) == 0) {
-        fc_count(&shard->counters.queued_bytes, client->queue->bytes - before);
+    if (!pong || fc_queue_push_pong(client->queue, pong)) {
         fc_message_unref(pong);
+        fc_conn_drop(shard, slot);
         return;
     }
+    fc_count(&shard->counters.queued_bytes, client->queue->bytes - before);
     fc_message_unref(pong);
-    fc_conn_drop(shard, slot);
 }

@@ -18,8 +18,9 @@ void fc_write_done(struct fc_shard *shard, uint32_t slot, struct fc_message *con
 /* Writes what is for this client only, under no limit. NULL stands for missing memory. Takes over the reference. */
 void fc_write_own(struct fc_shard *shard, uint32_t slot, struct fc_message *message);
 
-/* Answers a Ping ahead of all that waits. */
-void fc_write_pong(struct fc_shard *shard, uint32_t slot, const uint8_t *payload, size_t n);
+/* Answers Pings: n bytes of Pongs, the latest of which begins at `last`. To a client for whom something waits only
+ * that one goes out, ahead of the rest. */
+void fc_write_pongs(struct fc_shard *shard, uint32_t slot, const uint8_t *pongs, size_t n, size_t last);
 
 /* Writes what waits, until nothing does or the socket is full. */
 void fc_write_queued(struct fc_shard *shard, uint32_t slot);

@@ -79,6 +79,26 @@ def test_fragments_arrive_as_one_message_whatever_comes_between(server: ServerFa
         everyone_gets(clients, Frame(TEXT, "🌍 ".encode()))
 
 
+def test_every_ping_of_a_burst_is_answered_in_order(server: ServerFactory) -> None:
+    payloads = [f"ping {number}".encode() for number in range(10)]
+    with server() as running, Client(address_of(running)) as client:
+        client.send(b"".join(frame(PING, payload) for payload in payloads))
+        assert [client.read_frame() for _ in payloads] == [Frame(PONG, payload) for payload in payloads]
+
+
+def test_latest_ping_of_a_flood_is_answered(server: ServerFactory) -> None:
+    payloads = [number.to_bytes(4) * 30 for number in range(5000)]
+    with server() as running, Client(address_of(running)) as client:
+        client.send(b"".join(frame(PING, payload) for payload in payloads))
+        answers = []
+        while not answers or answers[-1] != payloads[-1]:
+            answered = client.read_frame()
+            assert answered.opcode == PONG
+            answers.append(answered.payload)
+        assert answers == sorted(set(answers))
+        assert set(answers) <= set(payloads)
+
+
 def test_channels_are_separate(server: ServerFactory) -> None:
     channels = ["/", "/a", "/A", "/a/b", "/a/", "//", "/%E2%82%AC", "/%2F", "/a%3Fb"]
     with server() as running, ExitStack() as stack:
