@@ -33,6 +33,12 @@ _FDS_OF_A_SHARD = 48
 
 _MAX_SHARDS = 1024
 
+# Answered before the first client comes, so that it doesn't wait for code to be read from disk.
+_REHEARSAL = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
 Data: TypeAlias = str | bytes | bytearray | memoryview
 
 
@@ -94,6 +100,7 @@ class Server:
         if self._hub is not None:
             raise FastcastError("a server starts only once")
         config = self.config
+        self._handshake.answer(_REHEARSAL)
         sockets = listen(config.host, config.port, _shards(config))
         try:
             hub = Hub(
