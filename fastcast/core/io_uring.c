@@ -20,6 +20,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* The kernel that it runs on decides, not the headers that it was built with: what older ones lack. */
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+#ifndef IORING_SETUP_DEFER_TASKRUN
+#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
+#endif
+
 /* Also the number of sends in one call. Completions of failures only, so that the queue for them, twice as long, never
  * overflows. */
 #define ENTRIES 512

@@ -206,6 +206,33 @@ static void requests_make_the_event_fd_readable_and_are_taken_once(void)
     close_exchange();
 }
 
+/* Requests whose clients may have given up long ago: while too many of them wait, shards ask no more. */
+static void requests_that_python_leaves_hold_the_shards(void)
+{
+    static const uint8_t head[2000] = "GET";
+    struct fc_events *taken;
+    uint64_t asked = 0;
+    uint64_t next = 0;
+
+    CHECK_EQ(open_exchange(1 << 20), 0);
+    for (; !fc_exchange_held(&exchange); asked++)
+        CHECK_EQ(fc_exchange_ask(&exchange, asked, head, sizeof head), 0);
+    CHECK(asked > FC_ASKED_MAX);
+    CHECK(!fc_exchange_congested(&exchange)); /* what is no request goes on */
+    CHECK(fc_mailbox_sleep(&exchange.mailboxes[1]));
+    struct pollfd wake = {.fd = exchange.mailboxes[1].wake, .events = POLLIN};
+    while ((taken = fc_exchange_requests(&exchange))) {
+        CHECK(next > 0 || fc_exchange_held(&exchange));
+        for (size_t i = 0; i < taken->count; i++)
+            CHECK_EQ(taken->events[i].client, next++);
+        fc_events_free(&exchange.channels, taken);
+    }
+    CHECK_EQ(next, asked);
+    CHECK(!fc_exchange_held(&exchange));
+    CHECK_EQ(poll(&wake, 1, 0), 1);
+    close_exchange();
+}
+
 static void places_are_promised_once_and_first_where_there_are_most(void)
 {
     CHECK_EQ(open_exchange(1 << 20), 0);
@@ -390,6 +417,7 @@ int main(void)
     RUN(what_python_does_not_take_is_congestion_too);
     RUN(nothing_is_handed_over_once_python_has_stopped_listening);
     RUN(requests_make_the_event_fd_readable_and_are_taken_once);
+    RUN(requests_that_python_leaves_hold_the_shards);
     RUN(places_are_promised_once_and_first_where_there_are_most);
     RUN(missing_memory_is_an_error_and_nothing_leaks);
     RUN(missing_fds_are_an_error_and_nothing_leaks);

@@ -248,6 +248,28 @@ static void a_connection_that_breaks_in_a_send_is_lost_alone(void)
     }
 }
 
+/* A room ends with its last member, also amid the broadcast to it. */
+static void the_last_member_of_a_channel_can_be_lost_in_a_send(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        open_world();
+        peer_join(&peers[0], &world, 0, "/a");
+        fault_clear();
+        fault_arm(FAULT_SEND, 0, 1, ECONNRESET);
+        world_publish(&world, "/a", true, "lost", 4);
+        if (i == 1) /* one more is due by then, or not */
+            world_publish(&world, "/a", true, "lost, too", 9);
+        WAIT_UNTIL(world_stats(&world).connections == 0);
+        peer_await_end(&peers[0]);
+        peer_close(&peers[0]);
+        peer_join(&peers[0], &world, 0, "/a");
+        peer_text(&peers[0], "a new room");
+        peer_expect_text(&peers[0], "a new room");
+        peer_leave(&peers[0]);
+        world_close(&world, 0, 0);
+    }
+}
+
 static void a_connection_that_breaks_in_a_read_is_lost_alone(void)
 {
     static const int errors[] = {ECONNRESET, ETIMEDOUT, EHOSTUNREACH};
@@ -391,6 +413,7 @@ int main(void)
     RUN(a_wait_that_a_signal_ends_is_taken_up_again);
     RUN(a_full_socket_is_left_alone_until_it_empties);
     RUN(a_connection_that_breaks_in_a_send_is_lost_alone);
+    RUN(the_last_member_of_a_channel_can_be_lost_in_a_send);
     RUN(a_connection_that_breaks_in_a_read_is_lost_alone);
     RUN(a_connection_that_cannot_be_watched_is_closed);
     RUN(a_shutdown_that_fails_drops_the_connection);

@@ -1,5 +1,6 @@
 /* The core's limits over loopback: slow clients, backlog, room for connections, time. */
 #include "check.h"
+#include "exchange.h"
 #include "faults.h"
 #include "frame.h"
 #include "peer.h"
@@ -328,6 +329,32 @@ static void a_handover_that_fails_ends_in_a_503(void)
     world_close(&world, 5000, 0);
 }
 
+/* Beyond a number of requests that Python hasn't answered, the next wait in the kernel. */
+static void requests_wait_while_python_has_many(void)
+{
+    enum { MANY = FC_ASKED_MAX + 40 };
+    static struct peer peers[MANY];
+    struct fc_options options = world_options();
+    struct peer member;
+
+    world_open(&world, &options);
+    peer_join(&member, &world, 0, "/a");
+    for (unsigned i = 0; i < MANY; i++) {
+        peer_connect(&peers[i], &world, 0, 0);
+        peer_ask(&peers[i], "/a");
+    }
+    WAIT_UNTIL(world_stats(&world).asked >= FC_ASKED_MAX);
+    peer_text(&member, "goes on"); /* and takes some rounds of the shard's loop */
+    peer_expect_text(&member, "goes on");
+    CHECK_EQ(world_stats(&world).asked, FC_ASKED_MAX);
+    for (unsigned i = 0; i < MANY; i++)
+        peer_enter(&peers[i], &world);
+    for (unsigned i = 0; i < MANY; i++)
+        peer_leave(&peers[i]);
+    peer_leave(&member);
+    CHECK_EQ(world_close(&world, 5000, 0).opened, MANY + 1);
+}
+
 /* ---- time ---- */
 
 static void whoever_does_not_complete_a_request_gets_a_408(void)
@@ -443,6 +470,7 @@ static void run_all(void)
     RUN(beyond_max_connections_there_is_a_503);
     RUN(a_full_shard_hands_over_to_one_with_room);
     RUN(a_handover_that_fails_ends_in_a_503);
+    RUN(requests_wait_while_python_has_many);
     RUN(whoever_does_not_complete_a_request_gets_a_408);
     RUN(a_request_that_nobody_answers_gets_a_503);
     RUN(who_answers_pings_stays_and_who_does_not_is_given_up);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define WORLD_SHARDS 8
-#define WORLD_PEERS 512
+#define WORLD_PEERS 1024
 
 #define WORLD_ACCEPTED "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 #define WORLD_REFUSED "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
