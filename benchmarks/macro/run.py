@@ -209,7 +209,11 @@ def main() -> int:
         "commit": machine.commit(),
         "machine": machine.describe(),
         "options": {"rounds": options.rounds, "scale": options.scale, "seed": options.seed},
-        "scenarios": [scenario.name for scenario in chosen],
+        "scenarios": [
+            scenario.name
+            for scenario in scenarios.SCENARIOS
+            if scenario in chosen or scenario.name in earlier.get("scenarios", [])
+        ],
         "servers": earlier.get("servers", {})
         | {
             peer.name: {
@@ -227,7 +231,8 @@ def main() -> int:
     results["ended"] = now()
     results["summary"] = {
         scenario.name: [dataclasses.asdict(row) for row in summary.rows(scenario, results["runs"])]
-        for scenario in chosen
+        for scenario in scenarios.SCENARIOS
+        if scenario.name in results["scenarios"]
     }
     write(options.output, results)
     print(f"results: {options.output}", file=sys.stderr)

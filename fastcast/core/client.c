@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+_Static_assert(sizeof(struct fc_client) <= 40, "what an idle client costs");
+
 static const size_t chunk_bytes = FC_CHUNK_SLOTS * sizeof(struct fc_client);
 
 int fc_clients_init(struct fc_clients *clients, uint32_t max)
@@ -77,7 +79,7 @@ struct fc_client *fc_clients_take(struct fc_clients *clients, uint32_t *slot)
     if (clients->generation == 0)
         clients->generation = 1;
     struct fc_client *client = &chunk->slots[within];
-    *client = (struct fc_client){.fd = -1, .generation = clients->generation};
+    *client = (struct fc_client){.generation = clients->generation};
     *slot = i * FC_CHUNK_SLOTS + within;
     return client;
 }

@@ -21,30 +21,31 @@ enum fc_client_state {
     FC_CLIENT_LINGER,  /* our side is shut down: reads and discards until the other side is, too */
 };
 
-enum {
-    FC_CLIENT_READY = 1,   /* on the shard's list of clients to read from */
-    FC_CLIENT_UNREAD = 2,  /* there may be something to read, and no further event will say so */
-    FC_CLIENT_HUP = 4,     /* the other side is shut down: only reading 0 bytes is the end */
-    FC_CLIENT_PINGED = 8,  /* a Ping is out, and nothing has come since */
-    FC_CLIENT_REFUSED = 16, /* beyond max_connections: gets a 503 once its head has come */
-};
-
-/* A slot. What an idle client costs is this and its place in a room: nothing else is kept for it. */
+/* A slot. What an idle client costs is this and its place in a room: nothing else is kept for it. 40 bytes. */
 struct fc_client {
-    int32_t fd;
-    uint32_t generation; /* 30 bits, never 0 while in use */
-    uint8_t state;
-    uint8_t flags;
-    uint32_t active; /* tick of the last sign of life, or of entry into the state; see fc_shard.tick */
+    uint32_t fd : 24;
+    uint32_t state : 3;
+    uint32_t ready : 1;   /* in line to be read from */
+    uint32_t unread : 1;  /* there may be something to read, and no further event will say so */
+    uint32_t hup : 1;     /* the other side is shut down: only reading 0 bytes is the end */
+    uint32_t pinged : 1;  /* a Ping is out, and nothing has come since */
+    uint32_t refused : 1; /* beyond max_connections: gets a 503 once its head has come */
+    uint32_t generation;  /* 30 bits, never 0 while in use */
+    uint32_t active;      /* tick of the last sign of life, or of entry into the state; see fc_shard.tick */
+    union {
+        uint32_t position;  /* in the room's list of members */
+        uint32_t next_free; /* FREE only */
+    };
     union {
         struct fc_head *head;       /* HEAD and ASKED: the bytes so far, NULL while there are none */
         struct fc_inbound *inbound; /* OPEN and CLOSING: NULL while at rest between frames */
     };
     struct fc_queue *queue; /* NULL while nothing waits */
-    struct fc_room *room;   /* OPEN only */
-    uint32_t position;      /* in the room's list of members */
-    uint32_t next_free;
+    struct fc_room *room;   /* OPEN and LEAVING only */
 };
+
+/* Fd numbers that a slot can hold, and slots that an id can name. */
+#define FC_FD_MAX (UINT32_C(1) << 24)
 
 /* Slots live in chunks, so that they never move, and that an emptied table gives memory back. */
 #define FC_CHUNK_SLOTS 1024u

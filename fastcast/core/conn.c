@@ -24,7 +24,7 @@ static void give_place_back(struct fc_shard *shard)
 void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
 {
     uint32_t slot;
-    struct fc_client *client = fc_clients_take(&shard->clients, &slot);
+    struct fc_client *client = (uint32_t)fd < FC_FD_MAX ? fc_clients_take(&shard->clients, &slot) : NULL;
 
     if (!client) {
         if (!refused)
@@ -33,9 +33,9 @@ void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
         close(fd);
         return;
     }
-    client->fd = fd;
+    client->fd = (uint32_t)fd & (FC_FD_MAX - 1);
     client->state = FC_CLIENT_HEAD;
-    client->flags = refused ? FC_CLIENT_REFUSED : 0;
+    client->refused = refused;
     client->active = shard->tick;
     fc_count(&shard->counters.accepted, 1);
     fc_count(&shard->counters.connections, 1);
@@ -48,14 +48,14 @@ void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
     struct fc_client *client = fc_shard_client(shard, slot);
 
     if (what & FC_IO_READABLE) {
-        client->flags |= FC_CLIENT_UNREAD;
+        client->unread = 1;
         if (client->state == FC_CLIENT_OPEN) { /* a sign of life, also while we don't read */
             client->active = shard->tick;
-            client->flags &= (uint8_t)~FC_CLIENT_PINGED;
+            client->pinged = 0;
         }
     }
     if (what & FC_IO_HANGUP)
-        client->flags |= FC_CLIENT_HUP;
+        client->hup = 1;
     if (what & FC_IO_READABLE && fc_read_wanted(client)) {
         uint64_t id = fc_shard_id(shard, client, slot);
         fc_read_later(shard, client, slot);
@@ -94,8 +94,8 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
         fc_read_forget(client);
     }
     fc_write_forget(shard, client);
-    close(client->fd);
-    if (!(client->flags & FC_CLIENT_REFUSED))
+    close((int)client->fd);
+    if (!client->refused)
         give_place_back(shard);
     fc_clients_give(&shard->clients, slot);
     fc_discount(&shard->counters.connections, 1);
@@ -108,7 +108,7 @@ void fc_conn_abort(struct fc_shard *shard, uint32_t slot)
     struct linger at_once = {.l_onoff = 1, .l_linger = 0};
 
     /* If this fails the kernel merely keeps trying to deliver for a while. */
-    (void)setsockopt(fc_shard_client(shard, slot)->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    (void)setsockopt((int)fc_shard_client(shard, slot)->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     fc_conn_drop(shard, slot);
 }
 
@@ -142,7 +142,7 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
     if (fc_clients_find(&shard->clients, id) == client && rest)
         fc_read_frames(shard, slot, rest->bytes, rest->length);
     free(rest);
-    if (fc_clients_find(&shard->clients, id) == client && client->flags & FC_CLIENT_UNREAD)
+    if (fc_clients_find(&shard->clients, id) == client && client->unread)
         fc_read_later(shard, client, slot);
 }
 
@@ -197,7 +197,7 @@ void fc_conn_ping(struct fc_shard *shard, uint32_t slot)
 {
     static const uint8_t ping[] = {0x80 | FC_OP_PING, 0};
 
-    fc_shard_client(shard, slot)->flags |= FC_CLIENT_PINGED;
+    fc_shard_client(shard, slot)->pinged = 1;
     fc_count(&shard->counters.pings, 1);
     fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, ping, sizeof ping));
 }
@@ -208,12 +208,12 @@ void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot)
 
     /* Closing now would make unread input turn into a reset, which can overtake what we wrote: shut down our
      * side, and wait for the other one (RFC 9112 section 9.6, RFC 6455 section 7.1.1). */
-    if (shutdown(client->fd, SHUT_WR)) {
+    if (shutdown((int)client->fd, SHUT_WR)) {
         fc_conn_drop(shard, slot);
         return;
     }
     client->state = FC_CLIENT_LINGER;
     client->active = shard->tick;
-    client->flags |= FC_CLIENT_UNREAD;
+    client->unread = 1;
     fc_read_later(shard, client, slot);
 }

@@ -142,7 +142,7 @@ static unsigned write_batch(struct fc_shard *shard, struct fc_room *room, unsign
             continue;
         }
         shard->sends[n] =
-            (struct fc_send){.fd = client->fd, .vectors = room->vectors, .vector = room->vector};
+            (struct fc_send){.fd = (int)client->fd, .vectors = room->vectors, .vector = room->vector};
         shard->send_slots[n++] = slot;
     }
     fc_count(&shard->counters.sent, (uint64_t)visited * room->frames);

@@ -27,13 +27,13 @@ void fc_read_later(struct fc_shard *shard, struct fc_client *client, uint32_t sl
 {
     struct fc_ready *line = client->state == FC_CLIENT_HEAD ? &shard->heads : &shard->ready;
 
-    if (client->flags & FC_CLIENT_READY)
+    if (client->ready)
         return;
     if (fc_ready_push(line, fc_shard_id(shard, client, slot))) {
         fc_conn_drop(shard, slot); /* no memory to remember that it must be read from */
         return;
     }
-    client->flags |= FC_CLIENT_READY;
+    client->ready = 1;
 }
 
 bool fc_read_wanted(const struct fc_client *client)
@@ -211,7 +211,7 @@ static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot,
 {
     struct fc_exchange *exchange = shard->exchange;
 
-    if (client->flags & FC_CLIENT_REFUSED || shard->stopping ||
+    if (client->refused || shard->stopping ||
         fc_exchange_ask(exchange, fc_shard_id(shard, client, slot), head, length)) {
         fc_count(&shard->counters.full, 1);
         fc_conn_respond(shard, slot, exchange->options.full);
@@ -277,17 +277,17 @@ void fc_read_once(struct fc_shard *shard, uint32_t slot)
     size_t most = client->state == FC_CLIENT_HEAD ? shard->exchange->options.max_head + 1 : FC_READ_BUFFER;
     ssize_t n;
 
-    client->flags &= (uint8_t)~FC_CLIENT_READY;
+    client->ready = 0;
     if (!fc_read_wanted(client))
         return;
     if (most > FC_READ_BUFFER)
         most = FC_READ_BUFFER;
     do
-        n = recv(client->fd, shard->buffer, most, 0);
+        n = recv((int)client->fd, shard->buffer, most, 0);
     while (n < 0 && errno == EINTR);
 
     if (n < 0 && errno == EAGAIN) {
-        client->flags &= (uint8_t)~FC_CLIENT_UNREAD;
+        client->unread = 0;
         return;
     }
     if (n == 0) {
@@ -300,18 +300,18 @@ void fc_read_once(struct fc_shard *shard, uint32_t slot)
     }
     /* A short read has emptied the socket, and what comes later makes an event; unless there was one
      * already that said "hang-up": then only a read of nothing is the end. */
-    if ((size_t)n < most && !(client->flags & FC_CLIENT_HUP))
-        client->flags &= (uint8_t)~FC_CLIENT_UNREAD;
+    if ((size_t)n < most && !client->hup)
+        client->unread = 0;
 
     if (client->state == FC_CLIENT_HEAD) {
         take_head(shard, slot, shard->buffer, (size_t)n);
     } else if (client->state != FC_CLIENT_LINGER) {
         if (client->state == FC_CLIENT_OPEN) { /* a closing client may talk on, but has its time */
             client->active = shard->tick;
-            client->flags &= (uint8_t)~FC_CLIENT_PINGED;
+            client->pinged = 0;
         }
         fc_read_frames(shard, slot, shard->buffer, (size_t)n);
     }
-    if (fc_clients_find(&shard->clients, id) == client && client->flags & FC_CLIENT_UNREAD && fc_read_wanted(client))
+    if (fc_clients_find(&shard->clients, id) == client && client->unread && fc_read_wanted(client))
         fc_read_later(shard, client, slot);
 }

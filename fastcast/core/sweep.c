@@ -65,14 +65,14 @@ static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_
     if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout))
         give_up(shard, slot);
     /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
-    else if (!client->queue && !(client->flags & FC_CLIENT_PINGED))
+    else if (!client->queue && !client->pinged)
         fc_conn_ping(shard, slot);
 }
 
 static void sweep_closing(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
 {
     /* Its Close may be among what we don't read for now. */
-    if (client->flags & FC_CLIENT_UNREAD && fc_exchange_congested(shard->exchange))
+    if (client->unread && fc_exchange_congested(shard->exchange))
         return;
     if (silent_for(shard, client, shard->exchange->options.close_timeout))
         give_up(shard, slot);

@@ -152,7 +152,7 @@ static void write_or_queue(struct fc_shard *shard, uint32_t slot, struct fc_mess
         vector[i].iov_base = (void *)(uintptr_t)fc_message_wire(messages[i]);
         vector[i].iov_len = messages[i]->size;
     }
-    struct fc_send one = {.fd = client->fd, .vectors = n, .vector = vector};
+    struct fc_send one = {.fd = (int)client->fd, .vectors = n, .vector = vector};
     fc_io_send(shard->io, &one, 1);
     fc_write_done(shard, slot, messages, n, one.result);
 }
@@ -187,7 +187,7 @@ void fc_write_queued(struct fc_shard *shard, uint32_t slot)
     while (client->queue) {
         struct iovec vector[FC_ROOM_VECTORS];
         struct fc_send one = {
-            .fd = client->fd,
+            .fd = (int)client->fd,
             .vectors = fc_queue_gather(client->queue, vector, FC_ROOM_VECTORS),
             .vector = vector,
         };

@@ -13,9 +13,8 @@ static uint64_t take(struct fc_clients *clients)
     struct fc_client *client = fc_clients_take(clients, &slot);
 
     CHECK(client);
-    CHECK_EQ(client->fd, -1);
     CHECK(client->generation != 0);
-    CHECK(!client->queue && !client->room && !client->head && client->flags == 0);
+    CHECK(!client->queue && !client->room && !client->head && !client->ready && !client->refused);
     client->state = FC_CLIENT_HEAD;
     CHECK(fc_clients_at(clients, slot) == client);
     uint64_t id = fc_client_id(7, client, slot);

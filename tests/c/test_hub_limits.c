@@ -109,6 +109,26 @@ static void a_lagging_client_that_catches_up_gets_everything(void)
     CHECK_EQ(world_close(&world, 0, 0).delivered, BLOCKS);
 }
 
+/* The limit is for what piles up: one message may be larger, for a client that has nothing else waiting. */
+static void a_message_larger_than_the_queue_is_delivered(void)
+{
+    enum { BLOCK = 12 << 20 }; /* more than the kernel's buffers hold */
+    struct fc_options options = world_options();
+    uint8_t *block = calloc(BLOCK, 1);
+    struct peer peer;
+
+    options.max_queue = 1000;
+    world_open(&world, &options);
+    join_with_small_buffer(&peer, 0, "/a");
+    world_publish(&world, "/a", false, block, BLOCK);
+    WAIT_UNTIL(world_stats(&world).lagging == 1);
+    CHECK(world_stats(&world).queued_bytes > options.max_queue);
+    peer_expect(&peer, FC_OP_BINARY, block, BLOCK);
+    free(block);
+    peer_leave(&peer);
+    CHECK_EQ(world_close(&world, 0, 0).slow, 0);
+}
+
 /* When messages fill the memory that is for them, those who lag are closed, and the memory comes back. */
 static void who_lags_while_memory_is_used_up_is_closed(void)
 {
@@ -464,6 +484,7 @@ static void run_all(void)
 {
     RUN(a_client_that_does_not_read_is_closed_with_1008);
     RUN(a_lagging_client_that_catches_up_gets_everything);
+    RUN(a_message_larger_than_the_queue_is_delivered);
     RUN(who_lags_while_memory_is_used_up_is_closed);
     RUN(reading_pauses_while_a_shard_is_behind);
     RUN(reading_pauses_while_the_handler_is_behind);
