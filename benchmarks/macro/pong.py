@@ -1,8 +1,8 @@
 """How long a Pong takes while a broadcast is under way: python benchmarks/macro/pong.py [--connections N].
 
-Starts `fastcast serve` and the load client with one message in flight, so that the server is always in the middle
-of a broadcast, and pings it from one more client. Prints percentiles in milliseconds, beside those of an idle
-server. Who reads is on the same processors, so that the numbers include its own waiting.
+Starts `fastcast serve` and the load client with one message in flight, so that the server is always amid a
+broadcast, and pings it from one more client. Prints percentiles in milliseconds, beside those of an idle one.
+Who reads is on the same processors, so that the numbers include its own waiting.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ def measure(client: socket.socket, seconds: float) -> list[float]:
 
 def show(title: str, times: list[float]) -> None:
     cuts = statistics.quantiles(times, n=100)
-    print(
-        f"{title}: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, most {max(times):.2f} ms of {len(times)} pings"
-    )
+    most = f"{max(times):.2f} ms of {len(times)} pings"
+    print(f"{title}: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, most {most}")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@
 #include "frames.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ void peer_connect(struct peer *peer, struct world *world, unsigned shard, int re
     *peer = (struct peer){.number = world->peers++};
     peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(peer->fd >= 0);
+    CHECK_EQ(setsockopt(peer->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)), 0);
     if (receive_buffer > 0)
         CHECK_EQ(setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer), 0);
     CHECK_EQ(connect(peer->fd, (const struct sockaddr *)address, sizeof *address), 0);

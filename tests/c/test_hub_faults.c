@@ -366,10 +366,10 @@ static void answers_for_which_there_is_no_memory_time_out(void)
 
     options.handshake_timeout = 1000;
     fault_clear();
+    world_open(&world, &options);
     for (unsigned n = 0; n < 3; n++) { /* the message, the channel, its seats */
-        world_open(&world, &options);
-        peer_connect(&peers[0], &world, 0, 0);
-        peer_ask(&peers[0], "/a");
+        peer_connect(&peers[n], &world, 0, 0);
+        peer_ask(&peers[n], "/a");
         WAIT_UNTIL((requests = fc_hub_requests(world.hub)));
         struct fc_answer answer = {requests->events[0].client, response, {"/a", 2}};
         fc_hub_release(world.hub, requests);
@@ -378,14 +378,17 @@ static void answers_for_which_there_is_no_memory_time_out(void)
         fault_arm(FAULT_ALLOCATION, n, 1, ENOMEM);
         CHECK_EQ(fc_hub_answer(world.hub, &answer, 1), -ENOMEM);
         fault_spare_this_thread(true);
-        peer_expect_bytes(&peers[0], WORLD_FULL);
-        peer_expect_end(&peers[0]);
-        peer_close(&peers[0]);
-        WAIT_UNTIL(world_stats(&world).asked == 0);
-        join_all();
-        talk_round();
-        leave_all();
     }
+    CHECK_EQ(world_stats(&world).asked, 3);
+    for (unsigned n = 0; n < 3; n++) {
+        peer_expect_bytes(&peers[n], WORLD_FULL);
+        peer_expect_end(&peers[n]);
+        peer_close(&peers[n]);
+    }
+    WAIT_UNTIL(world_stats(&world).asked == 0);
+    join_all();
+    talk_round();
+    leave_all();
 }
 
 static void without_memory_for_a_slot_the_connection_is_closed(void)
