@@ -225,6 +225,8 @@ class Server:
                 self._handle_some(hub)
         finally:
             if hub.running == 0:
+                while hub.messages():
+                    pass  # came too late to be handled
                 assert self._loop is not None
                 self._loop.remove_reader(hub.event_fd)
                 self._ended.set()

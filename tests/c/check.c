@@ -1,3 +1,4 @@
+/* Checks, waiting and the fixed random numbers behind check.h; run.c has what runs the tests. Any thread. */
 #include "check.h"
 
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* Bytes of a client: always masked, always with the same mask, so that inputs are the same in every run. */
 #include "frames.h"
 
 #include "check.h"

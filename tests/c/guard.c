@@ -1,3 +1,4 @@
+/* Guarded memory: pages from mmap, the last of them without any access. Freed by guard_close. */
 #include "guard.h"
 
 #include "check.h"

@@ -1,3 +1,4 @@
+/* A client by hand. Each peer is used by one thread at a time; waiting is bounded by CHECK_PATIENCE_S. */
 #include "peer.h"
 
 #include "check.h"

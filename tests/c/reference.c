@@ -1,3 +1,5 @@
+/* The plain parsers behind reference.h, and the observer that feeds the core the same bytes. Whoever asks for a
+ * transcript frees it. */
 #include "reference.h"
 
 #include "check.h"

@@ -1,3 +1,4 @@
+/* Runs named tests under a time limit, and looks after the memory they leave. The main thread's. */
 #include "check.h"
 #include "faults.h"
 

@@ -1,3 +1,4 @@
+/* The hub under test, and what is asked of it when it has gone. One world at a time; used by the main thread. */
 #include "world.h"
 
 #include "check.h"
