@@ -31,7 +31,7 @@ struct fc_client {
     uint32_t pinged : 1;  /* a Ping is out, and nothing has come since */
     uint32_t refused : 1; /* beyond max_connections: gets a 503 once its head has come */
     uint32_t generation;  /* 30 bits, never 0 while in use */
-    uint32_t active;      /* tick of the last sign of life, or of entry into the state; see fc_shard.tick */
+    uint32_t active;      /* tick of the last sign of life, of our Ping, or of entry into the state; see fc_shard */
     union {
         uint32_t position;  /* in the room's list of members */
         uint32_t next_free; /* FREE only */

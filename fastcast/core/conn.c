@@ -196,8 +196,10 @@ void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
 void fc_conn_ping(struct fc_shard *shard, uint32_t slot)
 {
     static const uint8_t ping[] = {0x80 | FC_OP_PING, 0};
+    struct fc_client *client = fc_shard_client(shard, slot);
 
-    fc_shard_client(shard, slot)->pinged = 1;
+    client->pinged = 1;
+    client->active = shard->tick; /* from here on it's to answer */
     fc_count(&shard->counters.pings, 1);
     fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, ping, sizeof ping));
 }

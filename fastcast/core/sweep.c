@@ -56,17 +56,23 @@ static void give_up(struct fc_shard *shard, uint32_t slot)
     fc_conn_abort(shard, slot);
 }
 
+/* Nobody is given up who hasn't been pinged: after a standstill of the whole machine, everyone looks silent. */
 static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
 {
     const struct fc_options *options = &shard->exchange->options;
 
-    if (options->ping_interval == 0 || !silent_for(shard, client, options->ping_interval))
+    if (options->ping_interval == 0)
         return;
-    if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout))
+    if (client->pinged) {
+        if (silent_for(shard, client, options->ping_timeout))
+            give_up(shard, slot);
+    } else if (!client->queue) {
+        if (silent_for(shard, client, options->ping_interval))
+            fc_conn_ping(shard, slot);
+    } else if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout)) {
+        /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
         give_up(shard, slot);
-    /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
-    else if (!client->queue && !client->pinged)
-        fc_conn_ping(shard, slot);
+    }
 }
 
 static void sweep_closing(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
