@@ -191,6 +191,8 @@ TO_LAST_P99: Final = Metric(
 )
 LATENCY: Final = Metric("p50", "latency p50", "ms", at("latency_us", "p50", divide=1000))
 LATENCY_P99: Final = Metric("p99", "latency p99", "ms", at("latency_us", "p99", divide=1000))
+LATENCY_P999: Final = Metric("p999", "latency p99.9", "ms", at("latency_us", "p99.9", divide=1000))
+SPREAD: Final = Metric("spread", "first to last client", "ms", at("spread_us", "p50", divide=1000), 1)
 THROUGHPUT: Final = Metric("throughput", "deliveries per second", "1,000/s", at("throughput", divide=1000), 0)
 
 SCENARIOS: Final = (
@@ -199,14 +201,23 @@ SCENARIOS: Final = (
         title="One message in flight",
         about="10,000 clients, messages of 128 bytes; the next is sent when the last client has this one.",
         passes={ONLY: Load(connections=10_000, messages=40)},
-        metrics=(CPU_PER_DELIVERY, TO_LAST, TO_LAST_P99, THROUGHPUT),
+        metrics=(
+            CPU_PER_DELIVERY,
+            TO_LAST,
+            TO_LAST_P99,
+            SPREAD,
+            LATENCY,
+            LATENCY_P99,
+            LATENCY_P999,
+            THROUGHPUT,
+        ),
     ),
     Scenario(
         name="sixteen-in-flight",
         title="Sixteen messages in flight",
         about="10,000 clients, messages of 128 bytes from one sender, who has up to sixteen under way.",
         passes={ONLY: Load(connections=10_000, messages=48, in_flight=16)},
-        metrics=(CPU_PER_DELIVERY, TO_LAST, THROUGHPUT),
+        metrics=(CPU_PER_DELIVERY, TO_LAST, TO_LAST_P99, SPREAD, THROUGHPUT),
     ),
     Scenario(
         name="paced",
@@ -214,7 +225,7 @@ SCENARIOS: Final = (
         about="200 messages of 128 bytes per second to 1,000 clients for five seconds; times count from the"
         " moment at which a message was due.",
         passes={ONLY: Load(connections=1_000, messages=1_000, rate=200)},
-        metrics=(CPU_PER_DELIVERY, LATENCY, LATENCY_P99),
+        metrics=(CPU_PER_DELIVERY, LATENCY, LATENCY_P99, LATENCY_P999),
     ),
     Scenario(
         name="chat",
