@@ -131,7 +131,8 @@ class Server:
         try:
             hub.start()
         except (OSError, MemoryError) as error:
-            raise StartError(f"cannot start the shards: {_reason(error)}") from error
+            over = " over io_uring" if config.io == "uring" else ""
+            raise StartError(f"cannot start the shards{over}: {_reason(error)}") from error
         if hub.uring_error:
             _log.warning("io_uring is not available (%s): using epoll", os.strerror(hub.uring_error))
         if not hub.private_tables:
