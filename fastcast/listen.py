@@ -31,11 +31,16 @@ def listen(host: str, port: int, shards: int) -> list[list[socket.socket]]:
                 of_shard.append(_listen_one(family, host_and_port, first=number == 0))
                 port = of_shard[-1].getsockname()[1]
     except BaseException:
-        for of_shard in sockets:
-            for each in of_shard:
-                each.close()
+        close(sockets)
         raise
     return sockets
+
+
+def close(sockets: list[list[socket.socket]]) -> None:
+    """Close what ``listen`` returned."""
+    for of_shard in sockets:
+        for each in of_shard:
+            each.close()
 
 
 def _listen_one(family: int, address: tuple[object, ...], first: bool) -> socket.socket:

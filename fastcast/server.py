@@ -20,7 +20,7 @@ from fastcast._core import Hub
 from fastcast.config import OPTIONS, Config
 from fastcast.errors import ConfigError, FastcastError, OverloadError, StartError
 from fastcast.handshake import Accept, Handshake
-from fastcast.listen import listen
+from fastcast.listen import close, listen
 
 __all__ = ["Server", "run", "serve"]
 
@@ -122,7 +122,7 @@ class Server:
                 handled=self._handler is not None,
             )
         except (OSError, MemoryError) as error:
-            _close(sockets)
+            close(sockets)
             raise StartError(f"cannot start: {_reason(error)}") from error
         self._port = sockets[0][0].getsockname()[1]
         for of_shard in sockets:
@@ -149,7 +149,6 @@ class Server:
             )
         self._hub = hub
         self._loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
         self._loop.add_reader(hub.event_fd, self._on_events)
 
     async def stop(self, timeout: float | None = None) -> None:
@@ -310,12 +309,6 @@ def _milliseconds(seconds: float) -> int:
 
 def _reason(error: OSError | MemoryError) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else "out of memory"
-
-
-def _close(sockets: list[list[Any]]) -> None:
-    for of_shard in sockets:
-        for each in of_shard:
-            each.close()
 
 
 def _shards(config: Config) -> int:

@@ -8,9 +8,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static int open_mailboxes(struct fc_exchange *exchange)

@@ -3,7 +3,6 @@
 #include "ready.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 
 static int grow(struct fc_ready *ready)

@@ -10,10 +10,10 @@ import pytest
 
 from fastcast.config import (
     GIB,
+    HEADROOM,
     KIB,
     MIB,
     OPTIONS,
-    HEADROOM,
     Config,
     format_duration,
     format_size,
