@@ -20,8 +20,8 @@
 static struct {
     atomic_ulong calls;
     atomic_ulong injected;
-    atomic_ulong first; /* the calls from this one, */
-    atomic_ulong last;  /* to before this one fail */
+    atomic_ulong skip;  /* so many calls still work, */
+    atomic_ulong count; /* and so many after them fail */
     atomic_int error;
 } faults[FAULT_KINDS];
 
@@ -48,11 +48,9 @@ static _Thread_local struct {
 
 void fault_arm(enum fault kind, unsigned long skip, unsigned long count, int error)
 {
-    unsigned long first = atomic_load_explicit(&faults[kind].calls, RELAXED) + skip;
-
     atomic_store_explicit(&faults[kind].error, error, RELAXED);
-    atomic_store_explicit(&faults[kind].last, first + count, RELAXED);
-    atomic_store_explicit(&faults[kind].first, first, RELAXED);
+    atomic_store_explicit(&faults[kind].skip, skip, RELAXED);
+    atomic_store_explicit(&faults[kind].count, count, RELAXED);
 }
 
 void fault_limit_sends(size_t bytes)
@@ -82,8 +80,8 @@ void fault_let_go(void)
 void fault_clear(void)
 {
     for (unsigned i = 0; i < FAULT_KINDS; i++) {
-        atomic_store_explicit(&faults[i].last, 0, RELAXED);
-        atomic_store_explicit(&faults[i].first, 0, RELAXED);
+        atomic_store_explicit(&faults[i].count, 0, RELAXED);
+        atomic_store_explicit(&faults[i].skip, 0, RELAXED);
         atomic_store_explicit(&faults[i].calls, 0, RELAXED);
         atomic_store_explicit(&faults[i].injected, 0, RELAXED);
     }
@@ -111,14 +109,26 @@ long fault_live_blocks(void)
     return atomic_load_explicit(&live_blocks, RELAXED);
 }
 
+/* Takes one from what is left. What is armed is counted down, so that a call that another thread makes while it's
+ * being armed takes nothing away. */
+static bool take_one(atomic_ulong *left)
+{
+    unsigned long n = atomic_load_explicit(left, RELAXED);
+
+    while (n > 0) {
+        if (atomic_compare_exchange_weak_explicit(left, &n, n - 1, RELAXED, RELAXED))
+            return true;
+    }
+    return false;
+}
+
 /* Counts the call; true, with errno set, when it's to fail. */
 static bool strike(enum fault kind)
 {
     if (spared)
         return false;
-    unsigned long call = atomic_fetch_add_explicit(&faults[kind].calls, 1, RELAXED);
-    if (call < atomic_load_explicit(&faults[kind].first, RELAXED) ||
-        call >= atomic_load_explicit(&faults[kind].last, RELAXED))
+    atomic_fetch_add_explicit(&faults[kind].calls, 1, RELAXED);
+    if (take_one(&faults[kind].skip) || !take_one(&faults[kind].count))
         return false;
     atomic_fetch_add_explicit(&faults[kind].injected, 1, RELAXED);
     errno = atomic_load_explicit(&faults[kind].error, RELAXED);

@@ -131,6 +131,7 @@ static void accepting_goes_on_after_a_pause_when_fds_or_memory_are_missing(void)
 
     for (unsigned i = 0; i < sizeof errors / sizeof *errors; i++) {
         open_world();
+        WAIT_UNTIL(fault_calls(FAULT_ACCEPT) == 2); /* each shard has looked once, and found nobody */
         fault_clear();
         fault_arm(FAULT_ACCEPT, 0, 4, errors[i]);
         double began = check_now();
