@@ -22,6 +22,7 @@ cdef extern from "fastcast.h" nogil:
         const int *listeners
         unsigned int listeners_each
         uint32_t max_connections
+        uint32_t max_handshakes
         size_t max_message
         size_t max_queue
         size_t max_backlog
@@ -62,6 +63,7 @@ cdef extern from "fastcast.h" nogil:
         uint64_t full
         uint64_t handed_over
         uint64_t handshake_timeouts
+        uint64_t shed
         uint64_t received
         uint64_t received_bytes
         uint64_t sent
@@ -73,9 +75,11 @@ cdef extern from "fastcast.h" nogil:
         uint64_t dead
         uint64_t violations
         uint64_t pings
-        uint64_t accept_errors
+        uint64_t no_files
+        uint64_t no_memory
         uint64_t connections
         uint64_t clients
+        uint64_t handshakes
         uint64_t asked
         uint64_t lagging
         uint64_t queued

@@ -11,6 +11,7 @@ class Hub:
         *,
         listeners: list[list[int]],
         max_connections: int | None,
+        max_handshakes: int | None,
         max_message: int,
         max_queue: int,
         max_backlog: int,

@@ -62,6 +62,7 @@ cdef class Hub:
         *,
         list listeners not None,
         object max_connections,
+        object max_handshakes,
         size_t max_message,
         size_t max_queue,
         size_t max_backlog,
@@ -88,6 +89,7 @@ cdef class Hub:
         options.shards = <unsigned int>len(listeners)
         options.listeners_each = <unsigned int>each
         options.max_connections = UINT32_MAX if max_connections is None else max_connections
+        options.max_handshakes = UINT32_MAX if max_handshakes is None else max_handshakes
         options.max_message = max_message
         options.max_queue = max_queue
         options.max_backlog = max_backlog

@@ -7,6 +7,7 @@ never a traceback.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import resource
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from fastcast import __version__
-from fastcast.config import OPTIONS, Config, Option, Switch
+from fastcast.config import OPTIONS, Config
 from fastcast.errors import ConfigError, StartError
+from fastcast.flags import Command, flag
 
 if TYPE_CHECKING:
     from fastcast.server import Server
@@ -28,11 +30,29 @@ EXIT_USAGE: Final = 2
 EXIT_START: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
+_ELSEWHERE: Final = {
+    "bench": "fastcast.bench.command:bench",
+    "doctor": "fastcast.doctor.command:doctor",
+}
+
 _log = logging.getLogger("fastcast")
 
 
 class _Program(click.Group):
-    """A group whose errors are one line each; click's own usage errors take three."""
+    """A group whose errors are one line each; click's own usage errors take three.
+
+    Commands with much to import are found by name when they are asked for.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, name = _ELSEWHERE[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
     def main(
         self,
@@ -57,20 +77,6 @@ class _Program(click.Group):
             sys.exit(EXIT_INTERRUPTED)
 
 
-class _Command(click.Command):
-    """A command whose help shows the options under the headings that the configuration gives them."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        headings = {option.name: option.group for option in OPTIONS}
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
-                sections.setdefault(headings.get(param.name or "", "Other"), []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-
 @click.group(
     cls=_Program,
     no_args_is_help=False,
@@ -79,22 +85,6 @@ class _Command(click.Command):
 @click.version_option(__version__, message="fastcast %(version)s")
 def main() -> None:
     """Broadcast over WebSocket."""
-
-
-def _parameter(option: Option) -> click.Option:
-    """The flag of ``option``. Its value stays text, so that one place checks the values of every source."""
-    shown = option.kind.show(option.default)
-    text = f"{option.help}  [default: {shown}]" if shown else option.help
-    if isinstance(option.kind, Switch):
-        negative = option.flag.replace("--", "--no-", 1)
-        return click.Option([f"{option.flag}/{negative}"], default=None, help=text)
-    return click.Option(
-        [option.flag],
-        type=str,
-        multiple=isinstance(option.default, tuple),
-        metavar=option.kind.metavar,
-        help=text,
-    )
 
 
 def _serve(config: Path | None, **flags: object) -> int:
@@ -127,11 +117,11 @@ def _serve(config: Path | None, **flags: object) -> int:
 
 
 main.add_command(
-    _Command(
+    Command(
         "serve",
         callback=_serve,
         params=[
-            *map(_parameter, OPTIONS),
+            *map(flag, OPTIONS),
             click.Option(
                 ["--config"],
                 type=click.Path(path_type=Path),

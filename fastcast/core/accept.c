@@ -15,12 +15,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SLICE 64
+#define SLICE 256
+
+/* Who isn't taken waits in the kernel's backlog, which knows no newest first: so all are taken that may be. */
+static uint32_t room_for_handshakes(const struct fc_shard *shard)
+{
+    uint64_t handshakes = atomic_load_explicit(&shard->counters.handshakes, memory_order_relaxed);
+    uint32_t most = shard->exchange->handshakes_each;
+
+    return handshakes < most ? most - (uint32_t)handshakes : 0;
+}
 
 bool fc_accept_possible(const struct fc_shard *shard)
 {
-    return shard->accept_pending && shard->now >= shard->accept_after &&
-           fc_shard_may_ask(shard);
+    return shard->accept_pending && shard->now >= shard->accept_after && room_for_handshakes(shard) > 0;
 }
 
 static int hand_over(const struct fc_shard *shard, int to, int fd)
@@ -111,9 +119,12 @@ static bool drain(struct fc_shard *shard, int listener, unsigned *budget)
             return true;
         case EMFILE:
         case ENFILE:
+            fc_count(&shard->counters.no_files, 1);
+            shard->accept_after = shard->now + FC_TICK_MS;
+            return false;
         case ENOBUFS:
         case ENOMEM:
-            fc_count(&shard->counters.accept_errors, 1);
+            fc_count(&shard->counters.no_memory, 1);
             shard->accept_after = shard->now + FC_TICK_MS;
             return false;
         case EBADF:
@@ -129,7 +140,8 @@ static bool drain(struct fc_shard *shard, int listener, unsigned *budget)
 
 void fc_accept_some(struct fc_shard *shard)
 {
-    unsigned budget = SLICE;
+    uint32_t room = room_for_handshakes(shard);
+    unsigned budget = room < SLICE ? room : SLICE;
     bool all = true;
 
     unsigned n = shard->exchange->options.listeners_each;
@@ -161,6 +173,7 @@ void fc_accept_handed(struct fc_shard *shard)
         }
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         if (!header || header->cmsg_type != SCM_RIGHTS) { /* no fd to take it with: the kernel has dropped it */
+            fc_count(&shard->counters.no_files, 1);
             fc_count(&shard->counters.full, 1);
             fc_exchange_vacate(shard->exchange, shard->index);
         } else {

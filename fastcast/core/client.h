@@ -25,7 +25,7 @@ enum fc_client_state {
 struct fc_client {
     uint32_t fd : 24;
     uint32_t state : 3;
-    uint32_t ready : 1;   /* in line to be read from */
+    uint32_t ready : 1;   /* in line to be read from; HEAD: in the list of fc_waiting */
     uint32_t unread : 1;  /* there may be something to read, and no further event will say so */
     uint32_t hup : 1;     /* the other side is shut down: only reading 0 bytes is the end */
     uint32_t pinged : 1;  /* a Ping is out, and nothing has come since */
@@ -41,7 +41,13 @@ struct fc_client {
         struct fc_inbound *inbound; /* OPEN and CLOSING: NULL while at rest between frames */
     };
     struct fc_queue *queue; /* NULL while nothing waits */
-    struct fc_room *room;   /* OPEN and LEAVING only */
+    union {
+        struct fc_room *room; /* OPEN and LEAVING only */
+        struct {
+            uint32_t newer;
+            uint32_t older;
+        } line; /* HEAD, while `ready`: neighbours in fc_waiting */
+    };
 };
 
 /* Fd numbers that a slot can hold, and slots that an id can name. */

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define PATIENCE_MS 1000
+
 /* What a client that isn't refused has taken while it was let in. */
 static void give_place_back(struct fc_shard *shard)
 {
@@ -39,8 +41,11 @@ void fc_conn_start(struct fc_shard *shard, int fd, bool refused)
     client->active = shard->tick;
     fc_count(&shard->counters.accepted, 1);
     fc_count(&shard->counters.connections, 1);
-    if (fc_io_watch(shard->io, fd, fc_shard_id(shard, client, slot)))
+    fc_count(&shard->counters.handshakes, 1);
+    if (fc_io_watch(shard->io, fd, fc_shard_id(shard, client, slot))) { /* beyond fs.epoll.max_user_watches, too */
+        fc_count(&shard->counters.no_memory, 1);
         fc_conn_drop(shard, slot);
+    }
 }
 
 void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
@@ -54,8 +59,13 @@ void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
             client->pinged = 0;
         }
     }
-    if (what & FC_IO_HANGUP)
+    if (what & FC_IO_HANGUP) {
         client->hup = 1;
+        if (client->ready && fc_conn_has_given_up(shard, client)) {
+            fc_conn_shed(shard, slot);
+            return;
+        }
+    }
     if (what & FC_IO_READABLE && fc_read_wanted(client)) {
         uint64_t id = fc_shard_id(shard, client, slot);
         fc_read_later(shard, client, slot);
@@ -64,6 +74,16 @@ void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what)
     }
     if (client->queue && what & (FC_IO_WRITABLE | FC_IO_HANGUP))
         fc_write_queued(shard, slot);
+}
+
+/* A client leaves HEAD or ASKED. What has come of its request stays the caller's. */
+static void end_handshake(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    if (client->state == FC_CLIENT_ASKED)
+        fc_discount(&shard->counters.asked, 1);
+    else if (client->ready)
+        fc_waiting_remove(&shard->waiting, &shard->clients, slot);
+    fc_discount(&shard->counters.handshakes, 1);
 }
 
 static void free_head(struct fc_client *client)
@@ -77,11 +97,9 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
     struct fc_client *client = fc_shard_client(shard, slot);
 
     switch (client->state) {
-    case FC_CLIENT_ASKED:
-        fc_discount(&shard->counters.asked, 1);
-        free_head(client);
-        break;
     case FC_CLIENT_HEAD:
+    case FC_CLIENT_ASKED:
+        end_handshake(shard, client, slot);
         free_head(client);
         break;
     case FC_CLIENT_OPEN:
@@ -103,6 +121,19 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
     shard->accept_after = 0;
 }
 
+/* Who sends a request and shuts down its side at once may still want the answer; who does so after waiting doesn't. */
+bool fc_conn_has_given_up(const struct fc_shard *shard, const struct fc_client *client)
+{
+    return client->state == FC_CLIENT_HEAD && client->hup &&
+           (shard->tick - client->active) * FC_TICK_MS >= PATIENCE_MS;
+}
+
+void fc_conn_shed(struct fc_shard *shard, uint32_t slot)
+{
+    fc_count(&shard->counters.shed, 1);
+    fc_conn_drop(shard, slot);
+}
+
 void fc_conn_abort(struct fc_shard *shard, uint32_t slot)
 {
     struct linger at_once = {.l_onoff = 1, .l_linger = 0};
@@ -120,21 +151,21 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
 
     client->head = NULL;
     client->active = shard->tick;
-    fc_discount(&shard->counters.asked, 1);
     if (!channel) {
+        end_handshake(shard, client, slot);
         fc_count(&shard->counters.refused, 1);
         client->state = FC_CLIENT_ENDING;
         fc_write_own(shard, slot, response);
         free(rest);
         return;
     }
-    client->state = FC_CLIENT_HEAD; /* no member yet, should the joining fail */
     if (fc_fanout_join(shard, slot, channel)) {
         fc_message_unref(response);
         fc_conn_respond(shard, slot, shard->exchange->options.full);
         free(rest);
         return;
     }
+    end_handshake(shard, client, slot);
     client->state = FC_CLIENT_OPEN;
     fc_count(&shard->counters.opened, 1);
     fc_count(&shard->counters.clients, 1);
@@ -150,8 +181,7 @@ void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span respo
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    if (client->state == FC_CLIENT_ASKED)
-        fc_discount(&shard->counters.asked, 1);
+    end_handshake(shard, client, slot);
     free_head(client);
     client->state = FC_CLIENT_ENDING;
     client->active = shard->tick;

@@ -32,6 +32,10 @@ void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
 /* All is said to an ENDING client: shuts down our side, and waits for the client's. */
 void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot);
 
+/* Whether a client whose request waits for us has hung up meanwhile; and its end, counted as shed. */
+bool fc_conn_has_given_up(const struct fc_shard *shard, const struct fc_client *client);
+void fc_conn_shed(struct fc_shard *shard, uint32_t slot);
+
 /* Closes the socket and frees the slot, at once. */
 void fc_conn_drop(struct fc_shard *shard, uint32_t slot);
 

@@ -29,11 +29,20 @@ static int open_mailboxes(struct fc_exchange *exchange)
     return 0;
 }
 
+static uint32_t share(uint32_t total, unsigned shards, uint32_t least)
+{
+    uint32_t each = total / shards;
+
+    return each > least ? each : least;
+}
+
 int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *options)
 {
     *exchange = (struct fc_exchange){.options = *options, .shards = options->shards, .event_fd = -1};
+    exchange->asked_each = share(FC_ASKED_MAX, options->shards, 16);
+    exchange->handshakes_each = share(options->max_handshakes, options->shards, 1);
     /* Twice what the shards may ask: reached only if Python is stuck for so long that the clients give up. */
-    fc_inbox_init(&exchange->requests, (size_t)options->shards * FC_ASKED_MAX * 2048);
+    fc_inbox_init(&exchange->requests, (size_t)options->shards * exchange->asked_each * 2048);
     fc_inbox_init(&exchange->messages, options->max_backlog / 4);
 
     int error = fc_channels_init(&exchange->channels, options->shards);

@@ -20,9 +20,11 @@ struct fc_exchange {
     int *doors;                   /* for each shard the end of a socket pair that takes fds for it */
     atomic_int *vacant;           /* for each shard, places that no client has, and none is promised */
     unsigned shards;
+    uint32_t asked_each;      /* the share of each shard in FC_ASKED_MAX, */
+    uint32_t handshakes_each; /* and in max_handshakes */
 
     atomic_int congested;    /* full mailboxes and inboxes; while there is one nobody reads from clients */
-    atomic_int held;         /* above 0: too many request heads wait; nobody accepts or reads heads */
+    atomic_int held;         /* above 0: too many request heads wait; nobody reads heads */
     atomic_uint connections; /* that count against max_connections */
     atomic_uint running;     /* shards */
     atomic_bool stopping;
@@ -36,8 +38,9 @@ struct fc_exchange {
 int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *options);
 void fc_exchange_destroy(struct fc_exchange *exchange);
 
-/* Requests of a shard that may wait for Python: at this number it takes no more, and TCP holds the others back. */
-#define FC_ASKED_MAX 512
+/* Requests of all shards together that may wait for Python: enough to keep it busy, and few enough that the last of
+ * them doesn't wait for long. The others wait in their shards, where the newest comes first. */
+#define FC_ASKED_MAX 1024
 
 #define FC_PUBLISH_MAX 64
 

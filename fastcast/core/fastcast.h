@@ -32,6 +32,7 @@ struct fc_options {
     const int *listeners;       /* shards * listeners_each listening, non-blocking sockets, shard by shard; */
     unsigned listeners_each;    /* the hub takes them over, and closes them */
     uint32_t max_connections;   /* over all shards; UINT32_MAX: as many as the fd limits allow */
+    uint32_t max_handshakes;    /* connections that aren't open yet, over all shards, but one for each at the least */
     size_t max_message;         /* payload bytes of one message */
     size_t max_queue;           /* bytes that may wait for one client */
     size_t max_backlog;         /* bytes of messages alive in the hub */
@@ -84,7 +85,8 @@ struct fc_answer {
     X(refused)         /* requests that Python refused, or answered with a page */                              \
     X(full)            /* connections refused for want of room */                                               \
     X(handed_over)     /* connections passed to a shard with room */                                            \
-    X(handshake_timeouts)                                                                                       \
+    X(handshake_timeouts) /* clients whose request didn't come in time */                                       \
+    X(shed)            /* clients that waited too long for us to read their request, or gave up meanwhile */    \
     X(received)        /* messages from clients */                                                              \
     X(received_bytes)  /* as frames that go out */                                                              \
     X(sent)            /* deliveries begun: a message for one client counts as one; each ends as */             \
@@ -96,13 +98,15 @@ struct fc_answer {
     X(dead)            /* clients given up after a ping, or in closing */                                       \
     X(violations)      /* clients closed for an error of theirs */                                              \
     X(pings)                                                                                                    \
-    X(accept_errors)
+    X(no_files)        /* times that accepting failed for want of fds, */                                       \
+    X(no_memory)       /* or of memory; and connections that couldn't be watched */
 
 /* Gauges: what is there now. */
 #define FC_GAUGES(X)                                                                                            \
     X(connections)     /* sockets of clients, in whatever state */                                              \
     X(clients)         /* open WebSockets */                                                                    \
-    X(asked)           /* requests that Python hasn't answered */                                               \
+    X(handshakes)      /* connections that aren't open yet, */                                                  \
+    X(asked)           /* among them the requests that Python hasn't answered */                                               \
     X(lagging)         /* clients for whom something waits */                                                   \
     X(queued)          /* deliveries that wait */                                                               \
     X(queued_bytes)    /* bytes that wait, over all clients; many share the same memory */

@@ -25,11 +25,13 @@ void fc_read_forget(struct fc_client *client)
 
 void fc_read_later(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
 {
-    struct fc_ready *line = client->state == FC_CLIENT_HEAD ? &shard->heads : &shard->ready;
-
     if (client->ready)
         return;
-    if (fc_ready_push(line, fc_shard_id(shard, client, slot))) {
+    if (client->state == FC_CLIENT_HEAD) {
+        fc_waiting_add(&shard->waiting, &shard->clients, slot);
+        return;
+    }
+    if (fc_ready_push(&shard->ready, fc_shard_id(shard, client, slot))) {
         fc_conn_drop(shard, slot); /* no memory to remember that it must be read from */
         return;
     }

@@ -125,6 +125,7 @@ static int set_up(struct fc_shard *shard)
     shard->capacity = count_room(shard);
     if ((error = fc_clients_init(&shard->clients, shard->capacity + FC_SPARE_FDS)))
         return error;
+    fc_waiting_init(&shard->waiting);
     if ((error = open_io(shard)))
         return error;
     shard->backend = shard->io->ops->name;
@@ -266,7 +267,6 @@ static void tear_down(struct fc_shard *shard)
     if (shard->io)
         fc_io_close(shard->io);
     fc_clients_destroy(&shard->clients);
-    fc_ready_free(&shard->heads);
     fc_ready_free(&shard->ready);
     free(shard->commands);
     atomic_fetch_sub(&shard->exchange->running, 1);
@@ -280,18 +280,27 @@ static void tear_down(struct fc_shard *shard)
 
 static bool may_read_heads(const struct fc_shard *shard)
 {
-    return shard->heads.count > 0 && fc_shard_may_ask(shard);
+    return shard->waiting.count > 0 && fc_shard_may_ask(shard);
+}
+
+static void read_newest_head(struct fc_shard *shard)
+{
+    uint32_t slot = shard->waiting.newest;
+
+    if (fc_conn_has_given_up(shard, fc_shard_client(shard, slot))) {
+        fc_conn_shed(shard, slot);
+        return;
+    }
+    fc_waiting_remove(&shard->waiting, &shard->clients, slot);
+    fc_read_once(shard, slot);
 }
 
 static void read_some(struct fc_shard *shard)
 {
     uint64_t id;
 
-    for (unsigned budget = READS_IN_A_ROUND; budget > 0 && may_read_heads(shard); budget--) {
-        fc_ready_pop(&shard->heads, &id);
-        if (fc_clients_find(&shard->clients, id))
-            fc_read_once(shard, fc_client_id_slot(id));
-    }
+    for (unsigned budget = READS_IN_A_ROUND; budget > 0 && may_read_heads(shard); budget--)
+        read_newest_head(shard);
     for (uint32_t budget = shard->ready.count < READS_IN_A_ROUND ? shard->ready.count : READS_IN_A_ROUND;
          budget > 0 && !fc_exchange_congested(shard->exchange) && fc_ready_pop(&shard->ready, &id); budget--) {
         if (fc_clients_find(&shard->clients, id))

@@ -8,6 +8,7 @@
 #include "io.h"
 #include "ready.h"
 #include "room.h"
+#include "waiting.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -54,8 +55,8 @@ struct fc_shard {
 
     /* the thread's own */
     struct fc_clients clients;
-    struct fc_ready heads; /* clients to read from whose request isn't complete, */
-    struct fc_ready ready; /* and all others */
+    struct fc_waiting waiting; /* clients to read from whose request isn't complete, */
+    struct fc_ready ready;     /* and all others */
     struct fc_line due;    /* rooms with something to send, for the next pass, */
     struct fc_line served; /* and those of the pass under way */
     struct fc_command *commands;
@@ -103,11 +104,11 @@ static inline uint64_t fc_shard_asked(const struct fc_shard *shard)
     return atomic_load_explicit(&shard->counters.asked, memory_order_relaxed);
 }
 
-/* Whether Python can take more of them: not from this shard only, and also those count that it hasn't looked at
- * though their clients have given up. */
+/* Whether Python can take more of them. Those count as well that it hasn't looked at though their clients have given
+ * up. */
 static inline bool fc_shard_may_ask(const struct fc_shard *shard)
 {
-    return fc_shard_asked(shard) < FC_ASKED_MAX && !fc_exchange_held(shard->exchange);
+    return fc_shard_asked(shard) < shard->exchange->asked_each && !fc_exchange_held(shard->exchange);
 }
 
 static inline struct fc_client *fc_shard_client(const struct fc_shard *shard, uint32_t slot)

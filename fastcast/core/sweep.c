@@ -75,6 +75,15 @@ static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_
     }
 }
 
+/* Too late: by its fault, or because there are too many for us, and those who came after it go first. */
+static void end_head(struct fc_shard *shard, const struct fc_client *client, uint32_t slot)
+{
+    bool ours = client->ready;
+
+    fc_count(ours ? &shard->counters.shed : &shard->counters.handshake_timeouts, 1);
+    fc_conn_respond(shard, slot, ours ? shard->exchange->options.full : shard->exchange->options.timeout);
+}
+
 static void sweep_closing(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
 {
     /* Its Close may be among what we don't read for now. */
@@ -98,10 +107,8 @@ static void sweep_client(struct fc_shard *shard, uint32_t slot)
     }
     switch (client->state) {
     case FC_CLIENT_HEAD:
-        if (silent_for(shard, client, options->handshake_timeout)) {
-            fc_count(&shard->counters.handshake_timeouts, 1);
-            fc_conn_respond(shard, slot, options->timeout);
-        }
+        if (silent_for(shard, client, options->handshake_timeout))
+            end_head(shard, client, slot);
         break;
     case FC_CLIENT_ASKED:
         if (silent_for(shard, client, 2 * (uint64_t)options->handshake_timeout)) {

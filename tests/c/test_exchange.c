@@ -209,7 +209,7 @@ static void requests_make_the_event_fd_readable_and_are_taken_once(void)
 /* Requests whose clients may have given up long ago: while too many of them wait, shards ask no more. */
 static void requests_that_python_leaves_hold_the_shards(void)
 {
-    static const uint8_t head[2000] = "GET";
+    static const uint8_t head[1000] = "GET";
     struct fc_events *taken;
     uint64_t asked = 0;
     uint64_t next = 0;

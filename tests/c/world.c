@@ -59,6 +59,7 @@ struct fc_options world_options(void)
         .shards = 2,
         .listeners_each = 1,
         .max_connections = UINT32_MAX,
+        .max_handshakes = UINT32_MAX,
         .max_message = 1 << 20,
         .max_queue = 8 << 20,
         .max_backlog = 64 << 20,

@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 
 import fastcast
 from fastcast.cli import main
-from fastcast.config import MIB, OPTIONS, Config, Option
+from fastcast.config import OPTIONS, Config
 from fastcast.errors import StartError
+from fastcast.options import MIB, Option
 
 if TYPE_CHECKING:
     from fastcast.server import Server
@@ -30,6 +31,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "origin": ("https://a.b", ("https://a.b",)),
     "subprotocol": ("chat", ("chat",)),
     "max_connections": ("100", 100),
+    "max_handshakes": ("50", 50),
     "max_message": ("64KiB", 65536),
     "max_queue": ("4MiB", 4 * MIB),
     "io": ("epoll", "epoll"),
