@@ -21,6 +21,7 @@ from fastcast.config import OPTIONS, Config
 from fastcast.errors import ConfigError, FastcastError, OverloadError, StartError
 from fastcast.handshake import Accept, Handshake
 from fastcast.listen import close, listen
+from fastcast.watch import Watch
 
 __all__ = ["Server", "run", "serve"]
 
@@ -32,6 +33,9 @@ _MAX_HEAD = 8192
 _FDS_OF_A_SHARD = 48
 
 _MAX_SHARDS = 1024
+
+# Seconds between two looks at the limits of the machine.
+_WATCH_INTERVAL = 1.0
 
 # Answered before the first client comes, so that it doesn't wait for code to be read from disk.
 _REHEARSAL = (
@@ -59,20 +63,23 @@ class Server:
     ``stats`` may be called from any thread while it runs.
     """
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, page: bytes | None = None) -> None:
+        """``page`` is HTML to serve at ``/`` in the chat page's place."""
         self.config = config or Config()
         self._handler: Handler | None = None
         self._handling = False
-        page = resources.files("fastcast") / "page" / "chat.html"
+        if page is None and self.config.page:
+            page = (resources.files("fastcast") / "page" / "chat.html").read_bytes()
         self._handshake = Handshake(
             origins=self.config.origin,
             subprotocols=self.config.subprotocol,
-            page=page.read_bytes() if self.config.page else None,
+            page=page,
             max_head=_MAX_HEAD,
         )
         self._hub: Hub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
+        self._next_look: asyncio.TimerHandle | None = None
         self._port = 0
 
     @property
@@ -106,6 +113,7 @@ class Server:
             hub = Hub(
                 listeners=[[each.fileno() for each in of_shard] for of_shard in sockets],
                 max_connections=config.max_connections,
+                max_handshakes=config.max_handshakes,
                 max_message=config.max_message,
                 max_queue=config.queue_limit,
                 max_backlog=config.backlog_limit,
@@ -150,6 +158,7 @@ class Server:
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(hub.event_fd, self._on_events)
+        self._look_out(Watch(hub.stats, _log))
 
     async def stop(self, timeout: float | None = None) -> None:
         """Deliver what is published, close every client with 1001, and end.
@@ -214,6 +223,12 @@ class Server:
             f" {self._hub.backend}, room for {self._hub.capacity} connections)"
         )
 
+    def _look_out(self, watch: Watch) -> None:
+        """Look at the limits of the machine now, and again and again."""
+        assert self._loop is not None
+        watch.poll()
+        self._next_look = self._loop.call_later(_WATCH_INTERVAL, self._look_out, watch)
+
     def _on_events(self) -> None:
         hub = self._hub
         assert hub is not None
@@ -229,6 +244,8 @@ class Server:
                     pass  # came too late to be handled
                 assert self._loop is not None
                 self._loop.remove_reader(hub.event_fd)
+                if self._next_look is not None:
+                    self._next_look.cancel()
                 self._ended.set()
 
     def _handle_some(self, hub: Hub) -> None:

@@ -25,7 +25,7 @@ LAYERS = (
     ("conn.c", "conn.h", "fanout.c", "fanout.h"),
     ("read.c", "read.h", "write.c", "write.h"),
     ("shard.h",),
-    ("exchange.c", "exchange.h", "room.c", "room.h"),
+    ("exchange.c", "exchange.h", "room.c", "room.h", "waiting.c", "waiting.h"),
     ("client.c", "client.h", "inbox.c", "inbox.h", "mailbox.c", "mailbox.h", "queue.c", "queue.h"),
     ("channel.c", "channel.h"),
     ("head.c", "head.h", "inbound.c", "inbound.h", "io.h", "io_epoll.c", "io_uring.c", "ready.c", "ready.h"),
@@ -42,12 +42,15 @@ STEPS = {"accept", "conn", "fanout", "read", "write"}
 IMPORTS = {
     "__init__": {"errors", "config", "server"},
     "__main__": {"cli"},
-    "cli": {"__init__", "config", "errors", "server"},
-    "config": {"errors"},
+    "cli": {"__init__", "config", "errors", "flags", "server"},
+    "config": {"errors", "options"},
+    "flags": {"options"},
+    "options": {"errors"},
     "errors": set[str](),
     "handshake": set[str](),
     "listen": {"errors"},
-    "server": {"_core", "config", "errors", "handshake", "listen"},
+    "server": {"_core", "config", "errors", "handshake", "listen", "watch"},
+    "watch": {"doctor.advice", "doctor.facts"},
 }
 
 HANDSHAKE_DOES_WITHOUT = {"asyncio", "socket", "select", "selectors", "ssl", "threading", "os"}
