@@ -30,9 +30,13 @@ static const char USAGE[] =
     "connections\n"
     "  --connections N      how many (1000)\n"
     "  --threads T          of the load client (two, or as many as the descriptor limit asks for)\n"
-    "  --source LIST        source addresses, A.B.C.D[/NN],... (loopback: a random slice of 127.0.0.0/8)\n"
+    "  --source LIST        source addresses, networks and ranges (loopback: a random slice of 127.0.0.0/8)\n"
     "  --connect-rate R     per second (0: as fast as the window lets)\n"
-    "  --connect-window W   handshakes in progress at once (256)\n"
+    "  --connect-window W   handshakes in progress at once, without a rate (256)\n"
+    "  --handshake-timeout S  seconds for one attempt (30)\n"
+    "  --retry S            try again after a random pause up to this, doubling (0: never)\n"
+    "  --storm              once all are connected, drop all and let all come back at once\n"
+    "  --storm-reset        the same, dropped by RST\n"
     "  --stalled N          connections that never read once they are open (0)\n"
     "  --churn R            connections closed and reopened per second while messages flow (0)\n"
     "  --header 'N: V'      request header, repeatable\n"
@@ -42,6 +46,8 @@ static const char USAGE[] =
     "  --messages M         from each sender (100)\n"
     "  --in-flight W        closed loop: a sender's messages that not all have yet (1)\n"
     "  --rate R             open loop: messages per second of all senders, timed from when each was due\n"
+    "  --think S            closed loop: mean of an exponential pause before each message (0)\n"
+    "  --expect WHO         all: every connection; sender: an echo; any: whatever comes is counted (all)\n"
     "  --size B             payload bytes, at least 32, or 64 of text (128)\n"
     "  --text               text messages instead of binary ones\n"
     "  --verify WHAT        full: every byte; header: who, which and when (full)\n"
@@ -86,6 +92,17 @@ static double parse_real(const char *name, const char *text)
     return value;
 }
 
+static enum fc_load_expect parse_expect(const char *text)
+{
+    if (strcmp(text, "sender") == 0)
+        return FC_LOAD_EXPECT_SENDER;
+    if (strcmp(text, "any") == 0)
+        return FC_LOAD_EXPECT_ANY;
+    if (strcmp(text, "all") != 0)
+        fail_usage("--expect is all, sender or any, not", text);
+    return FC_LOAD_EXPECT_ALL;
+}
+
 static void add_header(struct arguments *arguments, const char *text)
 {
     size_t used = strlen(arguments->headers);
@@ -103,6 +120,10 @@ enum {
     SOURCE,
     CONNECT_RATE,
     CONNECT_WINDOW,
+    HANDSHAKE_TIMEOUT,
+    RETRY,
+    STORM,
+    STORM_RESET,
     STALLED,
     CHURN,
     HEADER,
@@ -111,6 +132,8 @@ enum {
     MESSAGES,
     IN_FLIGHT,
     RATE,
+    THINK,
+    EXPECT,
     SIZE,
     TEXT,
     VERIFY,
@@ -131,6 +154,10 @@ static const struct option LONG_OPTIONS[] = {
     {"source", required_argument, NULL, SOURCE},
     {"connect-rate", required_argument, NULL, CONNECT_RATE},
     {"connect-window", required_argument, NULL, CONNECT_WINDOW},
+    {"handshake-timeout", required_argument, NULL, HANDSHAKE_TIMEOUT},
+    {"retry", required_argument, NULL, RETRY},
+    {"storm", no_argument, NULL, STORM},
+    {"storm-reset", no_argument, NULL, STORM_RESET},
     {"stalled", required_argument, NULL, STALLED},
     {"churn", required_argument, NULL, CHURN},
     {"header", required_argument, NULL, HEADER},
@@ -139,6 +166,8 @@ static const struct option LONG_OPTIONS[] = {
     {"messages", required_argument, NULL, MESSAGES},
     {"in-flight", required_argument, NULL, IN_FLIGHT},
     {"rate", required_argument, NULL, RATE},
+    {"think", required_argument, NULL, THINK},
+    {"expect", required_argument, NULL, EXPECT},
     {"size", required_argument, NULL, SIZE},
     {"text", no_argument, NULL, TEXT},
     {"verify", required_argument, NULL, VERIFY},
@@ -163,6 +192,10 @@ static bool set_connection_option(struct arguments *arguments, int which, const 
     case SOURCE: options->sources = value; return true;
     case CONNECT_RATE: options->connect_rate = parse_real(name, value); return true;
     case CONNECT_WINDOW: options->connect_window = parse_count(name, value); return true;
+    case HANDSHAKE_TIMEOUT: options->handshake_timeout = parse_real(name, value); return true;
+    case RETRY: options->retry = parse_real(name, value); return true;
+    case STORM_RESET: options->storm_reset = true; /* fall through */
+    case STORM: options->storm = true; return true;
     case STALLED: options->stalled = parse_count(name, value); return true;
     case CHURN: options->churn = parse_real(name, value); return true;
     case HEADER: add_header(arguments, value); return true;
@@ -179,6 +212,8 @@ static void set_option(struct arguments *arguments, int which, const char *name,
     case MESSAGES: options->messages = parse_count(name, value); break;
     case IN_FLIGHT: options->in_flight = parse_count(name, value); break;
     case RATE: options->rate = parse_real(name, value); break;
+    case THINK: options->think = parse_real(name, value); break;
+    case EXPECT: options->expect = parse_expect(value); break;
     case SIZE: options->size = parse_count(name, value); break;
     case TEXT: options->text = true; break;
     case VERIFY:
@@ -211,16 +246,22 @@ static void parse(struct arguments *arguments, int argc, char **argv)
         fail_usage("not an option", argv[optind]);
 }
 
-static int show_progress(void *context, const struct fc_load_progress *progress)
+static int show_progress(void *context, const struct fc_load_snapshot *snapshot)
 {
-    static const char *const phases[] = {"connect", "settle", "messages", "hold", "close"};
     const struct arguments *arguments = context;
     if (!arguments->quiet) {
         fprintf(
             stderr,
             "\r\033[K%s: %" PRIu64 " connected, %" PRIu64 " failed, %" PRIu64 " sent, %" PRIu64 " received",
-            phases[progress->phase], progress->made, progress->failed, progress->sent, progress->received);
+            fc_load_phase_names[snapshot->phase], snapshot->open, snapshot->failed, snapshot->sent,
+            snapshot->received);
     }
+    return 0;
+}
+
+static int is_interrupted(void *context)
+{
+    (void)context;
     return interrupted;
 }
 
@@ -248,12 +289,15 @@ int main(int argc, char **argv)
 {
     static struct arguments arguments;
     static struct fc_load_report report;
-    char problem[256];
+    char problem[FC_LOAD_PROBLEM];
     fc_load_options_init(&arguments.options);
-    arguments.options.progress = show_progress;
+    arguments.options.cancelled = is_interrupted;
     arguments.options.context = &arguments;
     arguments.quiet = !isatty(STDERR_FILENO);
     parse(&arguments, argc, argv);
+    /* A look at the counters costs the machine that is being measured: only for whom it is shown to. */
+    if (!arguments.quiet)
+        arguments.options.progress = show_progress;
 
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);

@@ -13,35 +13,18 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jinja2
 import plots
 import scenarios
 from catalogue import MACRO, OURS
 from scenarios import Metric, Scenario
-from summary import Row, Spread, rows
+from summary import Row, rows
+from wording import NOTHING, amount, cell, environment, span
 
-NOTHING = "–"
-
-
-def number(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}"
-
-
-def amount(spread: Spread | None, digits: int) -> str:
-    """The median alone."""
-    return NOTHING if spread is None else number(spread.median, digits)
-
-
-def span(spread: Spread | None, digits: int) -> str:
-    """The least and the greatest."""
-    return NOTHING if spread is None else f"{number(spread.least, digits)}–{number(spread.greatest, digits)}"
-
-
-def cell(text: str) -> str:
-    """Text that can't end a table's cell."""
-    return text.replace("|", "\\|").replace("\n", " ")
+SCALE: Final = "SCALE.md"
+"""The report of benchmarks/scale, next to this one; its plots are called after it."""
 
 
 def losses(row: Row) -> str:
@@ -97,23 +80,6 @@ def table(
     return {"columns": columns, "rulers": rulers, "rows": lines}
 
 
-def environment(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the report says at its head."""
-    machine, commit = results["machine"], results["commit"]
-    memory = machine["memory_bytes"]
-    said = {
-        "commit": f"{commit['hash'] or 'none'}{', with local changes' if commit['modified'] else ''}",
-        "measured": f"{results['started']} to {results['ended'] or 'interrupted'}",
-        "processor": f"{machine['processors']} × {machine['processor']}",
-        "memory": f"{memory / 2**30:.1f} GiB" if memory else NOTHING,
-        "system": f"{machine['system']}, kernel {machine['kernel']}",
-        "open files": f"at most {machine['open_files']:,} per descriptor table",
-        **machine["settings"],
-        **machine["tools"],
-    }
-    return [(name, cell(" ".join(str(value or NOTHING).split()))) for name, value in said.items()]
-
-
 def describe_server(server: Mapping[str, Any]) -> dict[str, str]:
     if server["installed"]:
         version = server["version"] or "of this commit"
@@ -133,6 +99,18 @@ def glance(titles: Mapping[str, str], tables: Mapping[str, Sequence[Row]]) -> li
         if any(row.server == server for rows_of_scenario in tables.values() for row in rows_of_scenario):
             made.append({"title": title, "cells": cells})
     return made
+
+
+def scale(output: Path) -> dict[str, Any] | None:
+    """What the report says about the scale suite: its report and plots; None where there is no such report."""
+    report = output.parent / SCALE
+    if not report.exists():
+        return None
+    plots_of_it = sorted((output.parent / "plots").glob("scale-*.svg"))
+    return {
+        "report": report.name,
+        "plots": [{"title": plot.stem.replace("-", " "), "path": f"plots/{plot.name}"} for plot in plots_of_it],
+    }
 
 
 def render(results: Mapping[str, Any], source: str, output: Path) -> None:
@@ -167,6 +145,7 @@ def render(results: Mapping[str, Any], source: str, output: Path) -> None:
         servers=[describe_server(server) for server in servers.values()],
         glance=glance(titles, tables),
         scenarios=sections,
+        scale=scale(output),
     )
     output.write_text(text.rstrip() + "\n", encoding="utf-8")
 

@@ -13,18 +13,21 @@
 
 #define STRAY_LIMIT ((uint64_t)1 << 30)
 
-int fc_ledger_init(struct fc_ledger *ledger, uint32_t senders, uint32_t per_sender, uint32_t window)
+int fc_ledger_init(struct fc_ledger *ledger, uint32_t senders, uint32_t per_sender, uint32_t first,
+                   uint32_t own, uint32_t window)
 {
     memset(ledger, 0, sizeof *ledger);
     pthread_mutex_init(&ledger->lock, NULL);
     ledger->senders = senders;
     ledger->per_sender = per_sender;
     ledger->total = (uint64_t)senders * per_sender;
+    ledger->first = first;
+    ledger->own = own;
     ledger->window = window;
     if (ledger->total == 0)
         return 0;
     /* calloc: pages of messages that are never sent are never touched. */
-    ledger->flights = calloc((size_t)senders * window, sizeof *ledger->flights);
+    ledger->flights = calloc((size_t)own * window + 1, sizeof *ledger->flights);
     if (senders > 1) {
         ledger->order = calloc(ledger->total, sizeof *ledger->order);
         ledger->places = calloc(ledger->total, sizeof *ledger->places);
@@ -97,6 +100,20 @@ bool fc_ledger_place(struct fc_ledger *ledger, uint32_t sender, uint32_t sequenc
     pthread_mutex_unlock(&ledger->lock);
     *place = (uint64_t)found - 1;
     return found != 0;
+}
+
+uint64_t fc_ledger_digest(const struct fc_ledger *ledger)
+{
+    uint64_t length = ledger->senders == 1 ? ledger->total : atomic_load(&ledger->length);
+    uint64_t digest = length;
+    for (uint64_t i = 0; i < length; i++) {
+        digest ^= ledger->senders == 1 ? i : ledger->order[i];
+        /* The finalizer of MurmurHash3: it spreads each entry over all bits before the next one comes. */
+        digest = (digest ^ digest >> 33) * 0xff51afd7ed558ccdu;
+        digest = (digest ^ digest >> 33) * 0xc4ceb9fe1a85ec53u;
+        digest ^= digest >> 33;
+    }
+    return digest;
 }
 
 void fc_ledger_depart(struct fc_ledger *ledger, uint32_t slot)

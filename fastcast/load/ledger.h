@@ -25,9 +25,11 @@ struct fc_flight {
 };
 
 struct fc_ledger {
-    uint32_t senders;
+    uint32_t senders; /* of all processes */
     uint32_t per_sender;
     uint64_t total;
+    uint32_t first; /* senders from this number on are this process's own: `own` of them */
+    uint32_t own;
 
     /* Entries below `length` never change: a reader that has seen the length needs no lock. */
     _Atomic uint64_t length;
@@ -36,15 +38,17 @@ struct fc_ledger {
     uint32_t *logged;     /* for each sender, its next sequence to be written down */
     uint32_t *places;     /* for each message, its place in the order plus 1; 0: none yet */
 
-    uint32_t window;  /* flights of one sender at a time */
+    uint32_t window;  /* flights of one of the own senders at a time */
     uint32_t threads; /* that have receivers */
     struct fc_flight *flights;
 
     _Atomic uint64_t stray_bytes;
 };
 
-/* `window` flights for each sender.  Returns 0 or -errno. */
-int fc_ledger_init(struct fc_ledger *ledger, uint32_t senders, uint32_t per_sender, uint32_t window);
+/* A ledger of `senders`, of which the `own` from `first` on have `window` flights each.  Returns 0 or -errno.
+ */
+int fc_ledger_init(struct fc_ledger *ledger, uint32_t senders, uint32_t per_sender, uint32_t first,
+                   uint32_t own, uint32_t window);
 
 void fc_ledger_free(struct fc_ledger *ledger);
 
@@ -54,9 +58,18 @@ bool fc_ledger_follows(struct fc_ledger *ledger, uint64_t place, uint32_t sender
 /* Finds the place of a message; false when nobody has written it down yet. */
 bool fc_ledger_place(struct fc_ledger *ledger, uint32_t sender, uint32_t sequence, uint64_t *place);
 
+/* A number that is the same for all whose receivers saw the same order of the same messages. */
+uint64_t fc_ledger_digest(const struct fc_ledger *ledger);
+
+static inline bool fc_ledger_owns(const struct fc_ledger *ledger, uint32_t sender)
+{
+    return sender - ledger->first < ledger->own;
+}
+
+/* Of one of the own senders. */
 static inline uint32_t fc_ledger_slot(const struct fc_ledger *ledger, uint32_t sender, uint32_t sequence)
 {
-    return sender * ledger->window + sequence % ledger->window;
+    return (sender - ledger->first) * ledger->window + sequence % ledger->window;
 }
 
 /* Whether the sender's window has room for this message. */

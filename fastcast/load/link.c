@@ -10,6 +10,7 @@
  */
 #include "link.h"
 
+#include "reason.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -128,11 +129,18 @@ static void end(struct fc_link_io *io, struct fc_link *link, const char *reason)
 static void end_errno(struct fc_link_io *io, struct fc_link *link, int error)
 {
     char text[FC_HANDSHAKE_REASON];
-    end(io, link, strerror_r(error, text, sizeof text));
+    end(io, link, fc_reason(error, text, sizeof text));
 }
 
 void fc_link_abort(struct fc_link_io *io, struct fc_link *link, const char *reason)
 {
+    end(io, link, reason);
+}
+
+void fc_link_reset(struct fc_link_io *io, struct fc_link *link, const char *reason)
+{
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(link->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     end(io, link, reason);
 }
 
@@ -473,10 +481,10 @@ static void request(struct fc_link_io *io, struct fc_link *link)
         fc_link_send(io, link, (const uint8_t *)handshake->request + n, handshake->request_size - (size_t)n);
 }
 
-static int start(struct fc_link_io *io, struct fc_link *link, uint32_t index)
+static int start(struct fc_link_io *io, struct fc_link *link, uint32_t number)
 {
     const struct fc_target *target = io->target;
-    struct sockaddr_in source;
+    struct sockaddr_storage source;
     int one = 1;
     link->fd = socket(target->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (link->fd < 0)
@@ -486,11 +494,12 @@ static int start(struct fc_link_io *io, struct fc_link *link, uint32_t index)
         setsockopt(link->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     }
     setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (fc_target_source(target, index, &source)) {
+    socklen_t source_size = fc_sources_pick(&target->sources, number, &source);
+    if (source_size > 0) {
         /* Without the option the port would be chosen before the destination is known, and be taken for all
          * of them. */
         setsockopt(link->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-        if (bind(link->fd, (const struct sockaddr *)&source, sizeof source) != 0)
+        if (bind(link->fd, (const struct sockaddr *)&source, source_size) != 0)
             return -errno;
     }
     if (connect(link->fd, (const struct sockaddr *)&target->address, target->address_size) != 0 &&
@@ -504,10 +513,11 @@ static int start(struct fc_link_io *io, struct fc_link *link, uint32_t index)
     return epoll_ctl(io->epoll, EPOLL_CTL_ADD, link->fd, &event) == 0 ? 0 : -errno;
 }
 
-void fc_link_open(struct fc_link_io *io, struct fc_link *link, uint32_t index)
+void fc_link_open(struct fc_link_io *io, struct fc_link *link, uint32_t number, uint64_t since_ns)
 {
-    enter(link, FC_LINK_CONNECTING);
-    int code = start(io, link, index);
+    link->state = FC_LINK_CONNECTING;
+    link->since_ns = since_ns > 0 ? since_ns : fc_link_now();
+    int code = start(io, link, number);
     if (code != 0) {
         end_errno(io, link, -code);
         return;

@@ -33,9 +33,10 @@ struct fc_link {
     int32_t fd;
     uint32_t position; /* the owner's */
     uint16_t code;     /* of the server's Close; 0: none came */
+    uint16_t role;     /* the owner's */
     uint8_t state;
-    uint8_t role; /* the owner's */
-    bool deaf;    /* stops reading once it is open */
+    uint8_t attempts; /* the owner's */
+    bool deaf;        /* stops reading once it is open */
 };
 
 /* What one thread's connections have in common.  The owner fills it in; the callbacks run within fc_link_*
@@ -65,9 +66,9 @@ struct fc_link_io {
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t fc_link_now(void);
 
-/* Starts a connection from the source address that belongs to `index`.  Ends in `opened` or `refused`,
- * perhaps before it returns. */
-void fc_link_open(struct fc_link_io *io, struct fc_link *link, uint32_t index);
+/* Starts a connection from the source address that belongs to `number`.  Ends in `opened` or `refused`,
+ * perhaps before it returns.  `since_ns` is when it should have begun; 0: now. */
+void fc_link_open(struct fc_link_io *io, struct fc_link *link, uint32_t number, uint64_t since_ns);
 
 /* Handles an epoll event. */
 void fc_link_event(struct fc_link_io *io, struct fc_link *link, uint32_t events);
@@ -86,5 +87,8 @@ void fc_link_close(struct fc_link_io *io, struct fc_link *link, uint16_t code);
 
 /* Ends a connection in whatever state it is, without ceremony; `refused` or `closed` follows. */
 void fc_link_abort(struct fc_link_io *io, struct fc_link *link, const char *reason);
+
+/* The same, so that the server is told by an RST instead of a FIN. */
+void fc_link_reset(struct fc_link_io *io, struct fc_link *link, const char *reason);
 
 #endif

@@ -1,59 +1,43 @@
 /*
- * traffic.h - what a worker does about messages: sending them when it is their time, and judging each one
- * received.
+ * traffic.h - sending: what each sender sends, and when.
  */
 #ifndef FC_TRAFFIC_H
 #define FC_TRAFFIC_H
 
 #include "worker.h"
 
-/* Bits of fc_link.role. */
-enum {
-    FC_ROLE_SENDER = 1,
-    FC_ROLE_CHURNER = 2,
-    FC_ROLE_REOPENED = 4,
-    FC_ROLE_COUNTED = 8,    /* its deliveries are expected */
-    FC_ROLE_FINISHED = 16,  /* it had every message */
-    FC_ROLE_STRAYED = 32,   /* it left the common order: worker->strays knows what it had */
-    FC_ROLE_UNTRACKED = 64, /* it left the common order and there was no memory to follow it */
-    FC_ROLE_UNPLACED = 128  /* a churner whose place in the order is not known yet */
-};
-
 struct fc_sender {
     struct fc_link *link;
     struct fc_sender *next_ready;
+    uint64_t due_ns;     /* when its pause to think ends; 0: it is not thinking */
     _Atomic bool queued; /* on its worker's ready list */
     bool done;
-    uint32_t id;
+    uint32_t id;   /* among the senders of all processes */
     uint32_t next; /* sequence */
 };
 
-/* Of one flight within one worker. */
-struct fc_local {
-    uint32_t tag;   /* sequence + 1 of the message that `count` is about */
-    uint32_t count; /* receivers that have it; UINT32_MAX: all, and the ledger knows */
-};
+/* Starts the sending: what is due at once leaves. */
+void fc_traffic_begin(struct fc_worker *worker);
 
-/* Counts the worker's receivers. */
-void fc_traffic_muster(struct fc_worker *worker);
-
-/* Sends what is due now: at the start, and whenever the timer fires. */
+/* Sends what has become due by the clock. */
 void fc_traffic_pump(struct fc_worker *worker);
 
-/* Sends for the senders that became ready since. */
+/* Sends for the senders whose window has opened since. */
 void fc_traffic_pump_ready(struct fc_worker *worker);
 
-/* When the next message of the open loop is due; UINT64_MAX: never. */
+/* When there is something to pump; UINT64_MAX: not by the clock. */
 uint64_t fc_traffic_due(const struct fc_worker *worker);
 
+/* Whether every sender has sent all it had to send. */
 bool fc_traffic_done(const struct fc_worker *worker);
 
-/* Callbacks of struct fc_link_io. */
-void fc_traffic_message(void *owner, struct fc_link *link, uint8_t opcode, const uint8_t *payload,
-                        size_t size, uint64_t now);
+/* Tells the worker of this sender, which may be another thread, that its window has opened. */
+void fc_traffic_release(struct fc_worker *worker, uint32_t sender);
+
+/* Callback of struct fc_link_io. */
 void fc_traffic_drained(void *owner, struct fc_link *link);
 
-/* A connection is gone: nothing is expected of it any more. */
-void fc_traffic_leave(struct fc_worker *worker, struct fc_link *link);
+/* The connection is gone, and with it the sender, if it is one. */
+void fc_traffic_leave(struct fc_worker *worker, const struct fc_link *link);
 
 #endif

@@ -2,11 +2,15 @@
  * worker.c - the thread: its descriptor table, its event loop and the steps of a run.
  *
  * Invariants: sockets exist only while the thread runs, whose last act is to end them all.  The coordinating
- * thread allocates and frees a worker; between fc_worker_start() and pthread_join() all but the atomic fields
+ * thread allocates and frees a worker; between fc_worker_start() and pthread_join() all but the shared fields
  * belong to the worker's thread.
  */
 #include "worker.h"
 
+#include "closing.h"
+#include "judge.h"
+#include "opening.h"
+#include "plan.h"
 #include "traffic.h"
 #include "wire.h"
 
@@ -23,19 +27,10 @@
 
 #define BATCH 512
 #define READ_BUFFER ((size_t)256 << 10)
-#define FOREIGN_FRAME                                                                                        \
-    ((uint64_t)64 << 10) /* a frame up to this size is read, and then counted as damaged                     \
-                          */
+#define FOREIGN_FRAME ((uint64_t)64 << 10) /* one up to this size is read, and then counted as damaged */
 #define TAG_WAKE UINT32_MAX
 #define TAG_TIMER (UINT32_MAX - 1)
-#define SWEEP_MS 100
-#define ANSWER_NS 5000000000u /* for the server's Close */
-#define LINGER_NS 1000000000u /* for the end of TCP after it: the server goes first (section 7.1.1) */
 #define STACK ((size_t)256 << 10)
-
-#ifndef CLOSE_RANGE_UNSHARE
-#define CLOSE_RANGE_UNSHARE 2
-#endif
 
 void fc_worker_wake(struct fc_worker *worker)
 {
@@ -44,13 +39,7 @@ void fc_worker_wake(struct fc_worker *worker)
     (void)!write(worker->wake_fd, &one, sizeof one);
 }
 
-static uint32_t number_of(const struct fc_worker *worker, uint32_t index)
-{
-    return index * worker->run->threads + worker->id;
-}
-
-/* Each different one once: what happens to one connection tends to happen to many. */
-static void note_error(struct fc_worker *worker, const char *what, int detail)
+void fc_worker_note(struct fc_worker *worker, const char *what, int detail)
 {
     char text[sizeof *worker->errors];
     snprintf(text, sizeof text, "%s %d", what, detail);
@@ -59,65 +48,6 @@ static void note_error(struct fc_worker *worker, const char *what, int detail)
             return;
     if (worker->errors_used < sizeof worker->errors / sizeof *worker->errors)
         memcpy(worker->errors[worker->errors_used++], text, sizeof text);
-}
-
-static void on_opened(void *owner, struct fc_link *link)
-{
-    struct fc_worker *worker = owner;
-    fc_histogram_add(&worker->handshake, fc_link_now() - link->since_ns);
-    if ((link->role & FC_ROLE_REOPENED) != 0) {
-        worker->churn_reopened++;
-        worker->reopening--;
-    } else {
-        atomic_fetch_add_explicit(&worker->made, 1, memory_order_relaxed);
-        worker->in_progress--;
-    }
-}
-
-static void on_refused(void *owner, struct fc_link *link, const char *reason)
-{
-    struct fc_worker *worker = owner;
-    worker->sockets--;
-    fc_load_tally_add(&worker->failures, reason, 1);
-    if ((link->role & FC_ROLE_REOPENED) != 0) {
-        worker->churn_failed++;
-        worker->reopening--;
-    } else {
-        atomic_fetch_add_explicit(&worker->failed, 1, memory_order_relaxed);
-        worker->in_progress--;
-    }
-}
-
-static void on_closed(void *owner, struct fc_link *link, uint16_t code, bool asked)
-{
-    struct fc_worker *worker = owner;
-    bool closing = worker->step == FC_STEP_CLOSE || worker->step == FC_STEP_STOP;
-    char name[8];
-    worker->sockets--;
-    if (link->deaf) {
-        worker->stalled_closed += !closing;
-        return;
-    }
-    snprintf(name, sizeof name, "%u", code);
-    fc_load_tally_add(&worker->closes, name, 1);
-    fc_traffic_leave(worker, link);
-    if (closing) {
-        worker->in_progress -= asked;
-    } else if (!asked) {
-        worker->closed_unexpectedly++;
-        note_error(worker, "a connection was closed unexpectedly with code", code);
-    } else {
-        worker->churn_closed++;
-        if (worker->step == FC_STEP_MESSAGES)
-            worker->reopen[worker->reopen_used++] = (uint32_t)(link - worker->links);
-    }
-}
-
-static uint32_t share(const struct fc_worker *worker, uint32_t total)
-{
-    uint32_t threads = worker->run->threads;
-    uint32_t mine = total / threads + (worker->id < total % threads);
-    return mine > 0 ? mine : 1;
 }
 
 /* Sets up the roles: the first connections of the run send, the last ones are stalled, those before them
@@ -131,12 +61,12 @@ static void assign_roles(struct fc_worker *worker)
     worker->churn_end = worker->count;
     for (uint32_t i = 0; i < worker->count; i++) {
         struct fc_link *link = &worker->links[i];
-        uint32_t number = number_of(worker, i);
+        uint32_t number = i * worker->run->threads + worker->id;
         link->fd = -1;
         link->deaf = number >= stalled_from;
         if (number < options->senders && options->messages > 0) {
             link->role = FC_ROLE_SENDER;
-            worker->senders[i] = (struct fc_sender){.link = link, .id = number};
+            worker->senders[i] = (struct fc_sender){.link = link, .id = options->sender_base + number};
             worker->senders_used = i + 1;
         } else if (number >= churn_from && number < stalled_from) {
             link->role = FC_ROLE_CHURNER | FC_ROLE_UNPLACED;
@@ -147,21 +77,13 @@ static void assign_roles(struct fc_worker *worker)
     worker->churn_next = worker->churn_first;
 }
 
-int fc_worker_init(struct fc_worker *worker, struct fc_run *run, uint32_t id, uint32_t count)
+static int allocate(struct fc_worker *worker)
 {
+    const struct fc_run *run = worker->run;
     const struct fc_load_options *options = run->options;
-    memset(worker, 0, sizeof *worker);
-    worker->run = run;
-    worker->id = id;
-    worker->count = count;
-    worker->step = -1;
-    atomic_init(&worker->done, -1);
-    worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (worker->wake_fd < 0)
-        return -errno;
     uint32_t senders = (options->senders + run->threads - 1) / run->threads;
-    size_t flights = (size_t)run->ledger.senders * run->ledger.window;
-    worker->links = calloc(count, sizeof *worker->links);
+    size_t flights = (size_t)run->ledger.own * run->ledger.window;
+    worker->links = calloc(worker->count, sizeof *worker->links);
     worker->senders = calloc(senders + 1, sizeof *worker->senders);
     worker->local = calloc(flights + 1, sizeof *worker->local);
     worker->reopen = calloc(run->churners / run->threads + 2, sizeof *worker->reopen);
@@ -173,6 +95,27 @@ int fc_worker_init(struct fc_worker *worker, struct fc_run *run, uint32_t id, ui
         worker->payload == NULL || worker->frame == NULL || worker->io.buffer == NULL) {
         return -ENOMEM;
     }
+    int code = fc_timers_init(&worker->retries, worker->count);
+    return code != 0 ? code : fc_timers_init(&worker->thoughts, senders);
+}
+
+int fc_worker_init(struct fc_worker *worker, struct fc_run *run, uint32_t id, uint32_t count)
+{
+    const struct fc_load_options *options = run->options;
+    memset(worker, 0, sizeof *worker);
+    pthread_mutex_init(&worker->tally_lock, NULL);
+    worker->run = run;
+    worker->id = id;
+    worker->count = count;
+    worker->unsettled = count;
+    worker->step = -1;
+    atomic_init(&worker->done, -1);
+    worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (worker->wake_fd < 0)
+        return -errno;
+    int code = allocate(worker);
+    if (code != 0)
+        return code;
     if (getrandom(&worker->io.random, sizeof worker->io.random, 0) != (ssize_t)sizeof worker->io.random)
         return -errno;
     worker->io.random |= 1;
@@ -181,11 +124,11 @@ int fc_worker_init(struct fc_worker *worker, struct fc_run *run, uint32_t id, ui
     worker->io.handshake = &run->handshake;
     worker->io.frame_limit = options->size > FOREIGN_FRAME ? options->size : FOREIGN_FRAME;
     worker->io.owner = worker;
-    worker->io.opened = on_opened;
-    worker->io.refused = on_refused;
-    worker->io.message = fc_traffic_message;
+    worker->io.opened = fc_opening_opened;
+    worker->io.refused = fc_opening_refused;
+    worker->io.message = fc_judge_message;
     worker->io.drained = fc_traffic_drained;
-    worker->io.closed = on_closed;
+    worker->io.closed = fc_closing_closed;
     assign_roles(worker);
     return 0;
 }
@@ -196,6 +139,9 @@ void fc_worker_free(struct fc_worker *worker)
         fc_stray_free(&worker->run->ledger, worker->strays[i]);
     if (worker->wake_fd >= 0)
         close(worker->wake_fd);
+    pthread_mutex_destroy(&worker->tally_lock);
+    fc_timers_free(&worker->retries);
+    fc_timers_free(&worker->thoughts);
     free(worker->strays);
     free(worker->links);
     free(worker->senders);
@@ -206,135 +152,53 @@ void fc_worker_free(struct fc_worker *worker)
     free(worker->io.buffer);
 }
 
-static void open_at(struct fc_worker *worker, uint32_t index)
-{
-    worker->sockets++;
-    fc_link_open(&worker->io, &worker->links[index], number_of(worker, index));
-}
-
-static uint64_t connect_due(const struct fc_worker *worker)
-{
-    double rate = worker->run->options->connect_rate / worker->run->threads;
-    return rate > 0 ? worker->step_ns + (uint64_t)(worker->cursor * 1e9 / rate) : 0;
-}
-
-/* Returns when the next connection is due; UINT64_MAX: not before something else happens. */
-static uint64_t connect_some(struct fc_worker *worker)
-{
-    uint32_t window = share(worker, worker->run->options->connect_window);
-    /* A handshake may end at once, so it is not the window that bounds one visit; events must get their turn.
-     */
-    for (uint32_t begun = 0; worker->cursor < worker->count && worker->in_progress < window; begun++) {
-        uint64_t due = connect_due(worker);
-        if (begun == window || due > fc_link_now())
-            return due;
-        worker->in_progress++;
-        open_at(worker, worker->cursor++);
-    }
-    worker->step_done = worker->cursor == worker->count && worker->in_progress == 0;
-    return UINT64_MAX;
-}
-
-/* Returns when the next connection is to be closed and reopened. */
-static uint64_t churn_some(struct fc_worker *worker)
-{
-    double rate = worker->run->options->churn / worker->run->threads;
-    uint64_t now = fc_link_now();
-    while (worker->reopen_used > 0) {
-        uint32_t index = worker->reopen[--worker->reopen_used];
-        worker->links[index].role |= FC_ROLE_REOPENED | FC_ROLE_UNPLACED;
-        worker->reopening++;
-        open_at(worker, index);
-    }
-    if (rate <= 0 || worker->churn_first == worker->churn_end || fc_traffic_done(worker))
-        return UINT64_MAX;
-    if (worker->churn_due == 0)
-        worker->churn_due = now;
-    for (uint32_t looked = worker->churn_first; looked < worker->churn_end && worker->churn_due <= now;
-         looked++) {
-        struct fc_link *link = &worker->links[worker->churn_next++];
-        if (worker->churn_next == worker->churn_end)
-            worker->churn_next = worker->churn_first;
-        if (link->state == FC_LINK_OPEN) {
-            fc_link_close(&worker->io, link, 1000);
-            worker->churn_due += (uint64_t)(1e9 / rate);
-        }
-    }
-    /* When all churning connections are on their way, there is none to wait for but by looking again. */
-    return worker->churn_due > now ? worker->churn_due : now + 1000000;
-}
-
-static void begin_closing(struct fc_worker *worker)
-{
-    uint32_t closing = 0;
-    for (uint32_t i = 0; i < worker->count; i++) {
-        struct fc_link *link = &worker->links[i];
-        if (link->state == FC_LINK_CONNECTING || link->state == FC_LINK_REQUESTED)
-            fc_link_abort(&worker->io, link, "timed out");
-        else if (link->state == FC_LINK_OPEN && link->deaf)
-            fc_link_abort(&worker->io, link, "stalled");
-        closing += link->state == FC_LINK_CLOSING || link->state == FC_LINK_CLOSED;
-    }
-    worker->in_progress = closing;
-}
-
-static void close_some(struct fc_worker *worker)
-{
-    uint32_t window = share(worker, worker->run->options->connect_window);
-    while (worker->cursor < worker->count && worker->in_progress < window) {
-        struct fc_link *link = &worker->links[worker->cursor++];
-        if (link->state == FC_LINK_OPEN) {
-            worker->in_progress++;
-            fc_link_close(&worker->io, link, 1000);
-        }
-    }
-    worker->step_done = worker->cursor == worker->count && worker->sockets == 0;
-}
-
-/* Ends what has waited too long for the server's part of closing. */
-static void sweep(struct fc_worker *worker)
-{
-    uint64_t now = fc_link_now();
-    for (uint32_t i = 0; i < worker->count; i++) {
-        struct fc_link *link = &worker->links[i];
-        uint64_t limit = link->state == FC_LINK_CLOSED ? LINGER_NS : ANSWER_NS;
-        if (link->state >= FC_LINK_CLOSING && now - link->since_ns > limit)
-            fc_link_abort(&worker->io, link, "not answered");
-    }
-}
-
 static void begin_step(struct fc_worker *worker, int step)
 {
     worker->step = step;
     worker->step_done = false;
     worker->step_ns = fc_link_now();
     worker->cursor = 0;
-    if (step == FC_STEP_MUSTER) {
-        fc_traffic_muster(worker);
+    switch (step) {
+    case FC_STEP_STORM: fc_opening_storm(worker); break;
+    case FC_STEP_MUSTER:
+        fc_judge_muster(worker);
         worker->step_done = true;
-    } else if (step == FC_STEP_MESSAGES) {
-        fc_traffic_pump(worker);
-    } else if (step == FC_STEP_CLOSE) {
-        begin_closing(worker);
+        break;
+    case FC_STEP_MESSAGES: fc_traffic_begin(worker); break;
+    case FC_STEP_CLOSE: fc_closing_begin(worker); break;
+    default: break;
     }
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t exchange_messages(struct fc_worker *worker)
+{
+    if (fc_traffic_due(worker) <= fc_link_now())
+        fc_traffic_pump(worker);
+    bool exchanged = fc_traffic_done(worker) && fc_judge_done(worker);
+    uint64_t due = fc_traffic_due(worker);
+    /* Churn goes on until the messages are through, and ends with all connections there. */
+    worker->step_done = exchanged;
+    if (worker->run->churners > 0)
+        due = sooner(due, fc_opening_churn(worker));
+    worker->step_done = exchanged && worker->reopening == 0;
+    return due;
 }
 
 /* Does what the step asks for now; returns when there is more to do without any event. */
 static uint64_t advance(struct fc_worker *worker)
 {
-    uint64_t due;
-    uint64_t churn;
+    uint64_t due = worker->step < FC_STEP_CLOSE ? fc_opening_retry(worker) : UINT64_MAX;
     switch (worker->step) {
-    case FC_STEP_CONNECT: return connect_some(worker);
-    case FC_STEP_MESSAGES:
-        if (fc_traffic_due(worker) <= fc_link_now())
-            fc_traffic_pump(worker);
-        due = fc_traffic_due(worker);
-        churn = worker->run->churners > 0 ? churn_some(worker) : UINT64_MAX;
-        worker->step_done = fc_traffic_done(worker) && worker->reopening == 0;
-        return due < churn ? due : churn;
-    case FC_STEP_CLOSE: close_some(worker); return UINT64_MAX;
-    default: return UINT64_MAX;
+    case FC_STEP_CONNECT: return sooner(due, fc_opening_connect(worker));
+    case FC_STEP_STORM: return sooner(due, fc_opening_return(worker));
+    case FC_STEP_MESSAGES: return sooner(due, exchange_messages(worker));
+    case FC_STEP_CLOSE: fc_closing_continue(worker); return due;
+    default: return due;
     }
 }
 
@@ -352,7 +216,6 @@ static void set_timer(struct fc_worker *worker, uint64_t due)
 
 static void publish(struct fc_worker *worker)
 {
-    atomic_store_explicit(&worker->received, worker->live_received, memory_order_relaxed);
     if (worker->step_done && atomic_load_explicit(&worker->done, memory_order_relaxed) != worker->step) {
         uint64_t one = 1;
         /* Release: what the step produced is visible to whoever sees it done. */
@@ -377,11 +240,16 @@ static void handle(struct fc_worker *worker, const struct epoll_event *event)
     fc_traffic_pump_ready(worker);
 }
 
+/* Whether anything is under way that may take too long. */
+static bool has_deadlines(const struct fc_worker *worker)
+{
+    return fc_counter_read(&worker->counters.handshakes) > 0 || worker->step == FC_STEP_CLOSE ||
+           worker->churn_first < worker->churn_end;
+}
+
 static void loop(struct fc_worker *worker)
 {
     struct epoll_event events[BATCH];
-    bool churns = worker->churn_first < worker->churn_end;
-    uint64_t swept = 0;
     for (;;) {
         /* Acquire: what the coordinating thread prepared for the step. */
         int step = atomic_load_explicit(&worker->run->step, memory_order_acquire);
@@ -392,22 +260,23 @@ static void loop(struct fc_worker *worker)
         uint64_t due = advance(worker);
         publish(worker);
         set_timer(worker, due);
-        bool sweeps = churns || step == FC_STEP_CLOSE;
-        int n = epoll_wait(worker->io.epoll, events, BATCH, sweeps ? SWEEP_MS : -1);
+        bool sweeps = has_deadlines(worker);
+        int n = epoll_wait(worker->io.epoll, events, BATCH, sweeps ? (int)FC_CLOSING_SWEEP_MS : -1);
         for (int i = 0; i < n; i++)
             handle(worker, &events[i]);
+        fc_judge_recount(worker);
         uint64_t now = fc_link_now();
-        if (sweeps && now - swept > SWEEP_MS * 1000000u) {
-            sweep(worker);
-            swept = now;
+        if (sweeps && now - worker->swept_ns > FC_CLOSING_SWEEP_MS * 1000000u) {
+            fc_closing_sweep(worker);
+            worker->swept_ns = now;
         }
     }
 }
 
 /* Gives the thread a descriptor table of its own, so that the limit on descriptors counts for each thread.
  * Without the kernel's consent it goes on in the process's table, and the limit shows as failed connections.
- * The descriptors by which threads wake each other stay, with whatever little the process has between them.
- */
+ * Only the descriptors by which threads wake each other stay: a copy of anything else would keep open what
+ * the process closes. */
 static bool own_table(const struct fc_run *run)
 {
 #ifdef __SANITIZE_THREAD__
@@ -416,9 +285,19 @@ static bool own_table(const struct fc_run *run)
     (void)run;
     return false;
 #endif
-    /* The first call unshares; only then is the other, which would hurt the process, made. */
-    return syscall(SYS_close_range, (unsigned)run->wake_last + 1, ~0u, CLOSE_RANGE_UNSHARE) == 0 &&
-           (run->wake_first <= 3 || syscall(SYS_close_range, 3, (unsigned)run->wake_first - 1, 0) == 0);
+    uint32_t last = run->threads;
+    /* The first call unshares; only then are the others, which would hurt the process, made. */
+    if (syscall(SYS_close_range, (unsigned)run->wake_fds[last] + 1, ~0u, FC_PLAN_UNSHARE) != 0)
+        return false;
+    /* Standard error and its like stay, too, for what may have to be said there. */
+    int next = STDERR_FILENO + 1;
+    for (uint32_t i = 0; i <= last; i++) {
+        if (run->wake_fds[i] > next)
+            syscall(SYS_close_range, (unsigned)next, (unsigned)run->wake_fds[i] - 1, 0);
+        if (run->wake_fds[i] >= next)
+            next = run->wake_fds[i] + 1;
+    }
+    return true;
 }
 
 static int watch(int epoll, int fd, uint32_t tag)
@@ -437,9 +316,10 @@ static void *run_thread(void *argument)
         watch(worker->io.epoll, worker->timer_fd, TAG_TIMER) == 0) {
         loop(worker);
     } else {
-        note_error(worker, "a thread could not set up its event loop: errno", errno);
-        fc_load_tally_add(&worker->failures, "no event loop", worker->count);
-        atomic_store_explicit(&worker->failed, worker->count, memory_order_relaxed);
+        fc_worker_note(worker, "a thread could not set up its event loop: errno", errno);
+        fc_opening_abandon(worker);
+        /* Nobody need wait for it. */
+        atomic_store_explicit(&worker->done, FC_STEP_STOP, memory_order_release);
     }
     worker->step = FC_STEP_STOP;
     for (uint32_t i = 0; i < worker->count; i++)
