@@ -1,0 +1,102 @@
+"""The live page: a server of our own that broadcasts how a run gets on to everybody who looks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import threading
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from fastcast.bench.report import live, told
+from fastcast.bench.series import Row, Series
+from fastcast.config import Config
+from fastcast.errors import OverloadError
+from fastcast.server import Server
+
+
+class LivePage:
+    """Serves the page from a thread of its own while its ``with`` block lasts.
+
+    Entering raises :exc:`~fastcast.errors.StartError` when the address can't be had.
+    """
+
+    def __init__(self, host: str, port: int, target: str, environment: Mapping[str, Any]) -> None:
+        # Whoever can read the page knows the channel; the page of another origin can't guess it.
+        self._channel = "/" + secrets.token_urlsafe(16)
+        page = live(target, self._channel, environment)
+        self._server = Server(Config(host=host, port=port, shards=1), page=page.encode())
+        self._server.on_message(lambda _client, _message: self._tell_all())
+        self._lock = threading.Lock()
+        self._rows: list[dict[str, Any]] = []
+        self._halvings = 0
+        self._outcome: Mapping[str, Any] | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="live page")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._run(self._server.start())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._run(self._server.stop(2))
+        self._end()
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        host = self._server.config.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.port}/"
+
+    def show(self, row: Row, series: Series) -> None:
+        """Tell the latest row; ``series`` is where it comes from."""
+        with self._lock:
+            halved = series.halvings != self._halvings
+            if halved:
+                self._halvings = series.halvings
+                self._rows = told(series.rows())
+            else:
+                self._rows += told([row])
+        if halved:
+            self._tell_all()
+        else:
+            self._publish({"rows": told([row])})
+
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """Tell what came of the run."""
+        with self._lock:
+            self._outcome = outcome
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Tell everybody everything: who knows it already draws the same again."""
+        with self._lock:
+            told = {"reset": True, "rows": list(self._rows), "outcome": self._outcome}
+        self._publish(told)
+
+    def _publish(self, told: Mapping[str, Any]) -> None:
+        try:
+            self._server.broadcast(json.dumps(told), self._channel)
+        except OverloadError:
+            # Nobody has read the last hundred megabytes: not worth the run.
+            return
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
