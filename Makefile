@@ -11,7 +11,7 @@ serve: .venv/installed
 	exec .venv/bin/fastcast serve $(ARGS)
 
 # Everything with the backend that the kernel allows, and what talks to a server with the other one, too.
-test: .venv-test/installed browser
+test: .venv-test/installed tools
 	.venv-test/bin/python -m pytest $(ARGS)
 	FASTCAST_IO=epoll .venv-test/bin/python -m pytest tests/conformance tests/integration
 
@@ -36,9 +36,13 @@ system:
 	@$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 		|| { $(APT_UPDATE) && $(APT_INSTALL) python3-venv python3-dev; }
 
-# The chat page is tested in a real browser.
-browser:
-	@command -v chromium >/dev/null || { $(APT_UPDATE) && $(APT_INSTALL) chromium; }
+# Pages are tested in a real browser, and a full table of connections with a real firewall.
+tools:
+	@missing=; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	test -x /usr/sbin/nft || missing="$$missing nftables"; \
+	command -v ip >/dev/null || test -x /usr/sbin/ip || missing="$$missing iproute2"; \
+	test -z "$$missing" || { $(APT_UPDATE) && $(APT_INSTALL) $$missing; }
 
 ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 APT_UPDATE := $(ROOT) apt-get -qq update
@@ -47,4 +51,4 @@ APT_INSTALL := $(ROOT) apt-get -qq install --yes --no-install-recommends
 clean:
 	rm -rf .venv .venv-test build dist fastcast/*.so tests/c/build tests/fuzz/build
 
-.PHONY: serve test benchmark system browser clean
+.PHONY: serve test benchmark system tools clean
