@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import click
 
 from fastcast import __version__
 from fastcast.config import OPTIONS, Config
+from fastcast.descriptors import raise_limit
 from fastcast.errors import ConfigError, StartError
 from fastcast.flags import Command, flag
 
@@ -34,8 +34,6 @@ _ELSEWHERE: Final = {
     "bench": "fastcast.bench.command:bench",
     "doctor": "fastcast.doctor.command:doctor",
 }
-
-_log = logging.getLogger("fastcast")
 
 
 class _Program(click.Group):
@@ -109,7 +107,7 @@ def _serve(config: Path | None, **flags: object) -> int:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    _raise_descriptor_limit()
+    raise_limit()
     # Late, because --help and a mistyped option need neither asyncio nor the extension.
     from fastcast import server
 
@@ -148,18 +146,6 @@ main.add_command(
 def _announce(server: Server) -> None:
     # click.echo flushes: whoever waits for this line reads it from a pipe.
     click.echo(server.describe())
-
-
-def _raise_descriptor_limit() -> None:
-    """Use all the file descriptors that the administrator allows: each client takes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:
-        # The kernel refuses a limit above fs.nr_open, which may have been lowered since; not fatal.
-        _log.warning("the file descriptor limit stays at %d of %d: %s", soft, hard, error)
 
 
 def _fail(message: str, code: int) -> NoReturn:

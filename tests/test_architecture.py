@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastcast"
 CORE = PACKAGE / "core"
+LOAD = PACKAGE / "load"
+BENCH = PACKAGE / "bench"
 
 MOST_LINES = 620
 
@@ -42,8 +44,9 @@ STEPS = {"accept", "conn", "fanout", "read", "write"}
 IMPORTS = {
     "__init__": {"errors", "config", "server"},
     "__main__": {"cli"},
-    "cli": {"__init__", "config", "errors", "flags", "server"},
+    "cli": {"__init__", "config", "descriptors", "errors", "flags", "server"},
     "config": {"errors", "options"},
+    "descriptors": set[str](),
     "flags": {"options"},
     "options": {"errors"},
     "errors": set[str](),
@@ -52,6 +55,35 @@ IMPORTS = {
     "server": {"_core", "config", "errors", "handshake", "listen", "watch"},
     "watch": {"doctor.advice", "doctor.facts"},
 }
+
+# The load client in C.
+LOAD_LAYERS = (
+    ("load.c",),
+    ("results.c", "results.h"),
+    ("conductor.c", "conductor.h", "snapshot.c"),
+    ("snapshot.h", "worker.c"),
+    ("closing.c", "closing.h", "judge.c", "judge.h", "opening.c", "opening.h", "traffic.c", "traffic.h"),
+    ("worker.h",),
+    ("arrivals.c", "arrivals.h", "capacity.c", "capacity.h", "link.c", "link.h", "probe.c", "probe.h"),
+    ("plan.c", "plan.h", "report.c", "target.c", "target.h"),
+    ("sources.c", "sources.h"),
+    ("load.h",),
+    ("handshake.c", "handshake.h", "histogram.c", "histogram.h", "ledger.c", "ledger.h"),
+    ("counters.h", "digest.c", "digest.h", "payload.c", "payload.h", "reason.c", "reason.h"),
+    ("timers.c", "timers.h", "wire.c", "wire.h"),
+)
+
+# The command above it: a module imports those of the layers below its own.
+BENCH_LAYERS = (
+    ("command",),
+    ("agent", "driver", "progress", "run", "web"),
+    ("merge", "report"),
+    ("summary",),
+    ("series", "verdict"),
+    ("distribution", "engine", "environment", "link", "scenario", "words"),
+    ("__init__",),
+)
+BENCH_BORROWS = {"__init__", "config", "descriptors", "errors", "flags", "options", "server"}
 
 HANDSHAKE_DOES_WITHOUT = {"asyncio", "socket", "select", "selectors", "ssl", "threading", "os"}
 
@@ -76,11 +108,20 @@ def includes(file: Path) -> list[str]:
     return re.findall(r'^\s*#\s*include\s*"([^"]+)"', file.read_text("utf-8"), re.MULTILINE)
 
 
-def layer_of(name: str) -> int:
-    """The place of a core file; AssertionError when it has none."""
-    found = [number for number, files in enumerate(LAYERS) if name in files]
-    assert len(found) == 1, f"core/{name} has no place in LAYERS"
+def layer_of(name: str, layers: Sequence[Sequence[str]] = LAYERS) -> int:
+    """The place of a file; AssertionError when it has none."""
+    found = [number for number, files in enumerate(layers) if name in files]
+    assert len(found) == 1, f"{name} has no place in its layers"
     return found[0]
+
+
+def own_imports(file: Path) -> set[str]:
+    """The project's own modules that a file imports, without the package's name."""
+    return {
+        name.partition(".")[2] or "__init__"
+        for name in imported(ast.parse(file.read_text("utf-8")))
+        if name.split(".")[0] == "fastcast"
+    }
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
@@ -137,6 +178,32 @@ class TestCore:
         assert re.match(r"/\*\s+\S", file.read_text("utf-8"))
 
 
+class TestLoad:
+    """The load client and its command."""
+
+    @pytest.mark.parametrize("file", sorted(LOAD.glob("*.[ch]")), ids=lambda file: file.name)
+    def test_includes_run_down(self, file: Path) -> None:
+        for header in includes(file):
+            assert layer_of(file.name, LOAD_LAYERS) <= layer_of(header, LOAD_LAYERS)
+
+    @pytest.mark.parametrize("file", sorted(BENCH.glob("*.py")), ids=lambda file: file.name)
+    def test_imports_run_down(self, file: Path) -> None:
+        for name in own_imports(file):
+            if name.startswith("bench."):
+                below = layer_of(name.removeprefix("bench."), BENCH_LAYERS)
+                assert layer_of(file.stem, BENCH_LAYERS) < below
+            elif name != "bench":
+                assert name in BENCH_BORROWS
+                assert name != "server" or file.stem == "web"
+
+    def test_every_place_is_taken(self) -> None:
+        there = {file.name for file in LOAD.glob("*.[ch]")} | {file.stem for file in BENCH.glob("*.py")}
+        assert {name for files in (*LOAD_LAYERS, *BENCH_LAYERS) for name in files} - there == set()
+
+    def test_stub_is_what_the_module_is(self) -> None:
+        check("mypy.stubtest", "fastcast._load")
+
+
 class TestDoor:
     """_core.pyx converts, and does nothing else."""
 
@@ -167,12 +234,7 @@ class TestPython:
 
     @pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.name)
     def test_imports_run_one_way(self, file: Path) -> None:
-        own = {
-            name.partition(".")[2] or "__init__"
-            for name in imported(ast.parse(file.read_text("utf-8")))
-            if name.split(".")[0] == "fastcast"
-        }
-        assert own <= IMPORTS[file.stem]
+        assert own_imports(file) <= IMPORTS[file.stem]
 
     def test_handshake_is_free_of_input_and_output(self) -> None:
         found = set(imported(ast.parse((PACKAGE / "handshake.py").read_text("utf-8"))))

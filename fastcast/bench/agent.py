@@ -7,6 +7,7 @@ unless it is told otherwise, and then it wants a token that the driver has to kn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import signal
@@ -21,6 +22,9 @@ from fastcast.errors import ConfigError, StartError
 
 _ORDER_SECONDS: Final = 60.0
 """For a driver that has been greeted to say what to run; it greets its other agents meanwhile."""
+
+_ENDING_SECONDS: Final = 5.0
+"""For a run without a driver to come to its end, before another driver hears that the agent is busy."""
 
 _VANISHED_SECONDS: Final = 60.0
 """After which a driver that acknowledges nothing has gone, although nobody said so."""
@@ -45,7 +49,9 @@ class Agent:
 
     def __init__(self, token: str) -> None:
         self._token = token
-        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._abandoned = False
         self._drivers: set[asyncio.Task[None]] = set()
 
     async def serve(self, host: str, port: int, ready: Callable[[str], object]) -> None:
@@ -85,10 +91,14 @@ class Agent:
 
     async def _take(self, link: Link) -> None:
         greeting = await asyncio.wait_for(link.hear(), GREETING_SECONDS)
+        if self._abandoned:
+            # Its driver has gone, so that it is about to end: who tries again at once should get a run.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _ENDING_SECONDS)
         if problem := self._objection(greeting):
             link.say("error", error="refused", message=problem)
             return
-        self._busy = True
+        self._idle.clear()
         try:
             link.say("hello", version=__version__)
             order = await asyncio.wait_for(link.hear(), _ORDER_SECONDS)
@@ -96,17 +106,18 @@ class Agent:
                 raise LinkError("it is no run")
             await self._run(link, order["options"])
         finally:
-            self._busy = False
+            self._abandoned = False
+            self._idle.set()
 
     def _objection(self, greeting: Mapping[str, Any]) -> str:
         token = greeting.get("token")
         if greeting["type"] != "hello" or not isinstance(token, str):
             return "it expects a greeting"
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
+        if not hmac.compare_digest(_bytes_of(token), _bytes_of(self._token)):
             return "the token is not the agent's"
         if greeting.get("version") != __version__:
             return f"it is fastcast {__version__}, and the driver is {greeting.get('version')}"
-        if self._busy:
+        if not self._idle.is_set():
             return "it is busy with another run"
         return ""
 
@@ -119,6 +130,7 @@ class Agent:
         finally:
             # The thread can't be cancelled; it sees this within an interval.
             part.stopped = True
+            self._abandoned = orders.done()
             try:
                 kind, told = await asyncio.shield(run)
             finally:
@@ -171,6 +183,11 @@ class _Part:
 
     def _say(self, kind: str, fields: Mapping[str, Any]) -> None:
         self._link.say(kind, **fields)
+
+
+def _bytes_of(token: str) -> bytes:
+    # JSON and the environment may bring surrogates, which UTF-8 proper does not have.
+    return token.encode("utf-8", "surrogatepass")
 
 
 def _is_loopback(host: str) -> bool:

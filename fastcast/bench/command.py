@@ -62,24 +62,25 @@ def _bench(
     a scenario file (TOML) each option has the flag's name with underscores, and flags win over the file.
     """
     if agent is not None:
-        if flags.get("url") or scenario or agents:
-            raise ConfigError("--agent: the driver brings URL and scenario")
+        others = (scenario, json_file, report, web, agents, *flags.values())
+        if quiet or any(value is not None and value != () for value in others):
+            raise ConfigError("--agent: the driver brings URL, scenario and all other options")
         agents_own.serve(
             *_address("--agent", agent), token, lambda where: click.echo(f"fastcast bench: agent at {where}")
         )
         return EXIT_CLEAN
-    if web and "://" in web and not flags.get("url"):
+    if web is not None and "://" in web and not flags.get("url"):
         # `--web URL`: the address of the page is the one that may be missing.
         flags["url"], web = web, _WEB
     settings = Scenario.load(flags, scenario)
-    if report:
+    if report is not None:
         _check_writable("--report", report)
         pages.require_plotly("--report")
-    if web:
+    if web is not None:
         pages.require_plotly("--web")
-    if json_file and json_file != "-":
+    if json_file not in (None, "-"):
         _check_writable("--json", Path(json_file))
-    engine: Engine = partial(run_on, _addresses(agents), token) if agents else run_here
+    engine: Engine = run_here if agents is None else partial(run_on, _addresses(agents), token)
     environment = describe(settings.server_pid)
     console = Console(stderr=True)
     try:
@@ -88,14 +89,14 @@ def _bench(
         click.echo(f"fastcast: error: {error}", err=True)
         return EXIT_NOT_CLEAN
     # The summary is for people: where a program reads standard output, it moves out of its way.
-    click.echo(summarise(settings.url, outcome.result, outcome.verdict), err=json_file == "-")
-    if json_file:
+    _say(summarise(settings.url, outcome.result, outcome.verdict), err=json_file == "-")
+    if json_file is not None:
         text = json.dumps(_figures(settings, outcome, environment), indent=2)
         if json_file == "-":
-            click.echo(text)
+            _say(text)
         else:
             _write("--json", Path(json_file), text + "\n")
-    if report:
+    if report is not None:
         page = pages.report(settings.url, outcome.series.rows(), outcome.result, outcome.verdict, environment)
         _write("--report", report, page)
     if outcome.verdict.interrupted:
@@ -115,7 +116,7 @@ def _run(
     watchers: list[Watcher] = []
     with contextlib.ExitStack() as stack:
         live = None
-        if web:
+        if web is not None:
             # Late, because only this needs the server.
             from fastcast.bench.web import LivePage
 
@@ -167,6 +168,15 @@ def _check_writable(spelled: str, file: Path) -> None:
     """A run may take hours, and its figures should have a place to go to."""
     if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
         raise ConfigError(f"{spelled}: {file} cannot be written")
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"standard {'error' if err else 'output'}: {error.strerror}") from None
 
 
 def _write(spelled: str, file: Path, text: str) -> None:

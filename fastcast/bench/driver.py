@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastcast import __version__
-from fastcast.bench.engine import INTERVAL, Observer, Result, Snapshot
+from fastcast.bench.engine import INTERVAL, PHASES, Observer, Result, Snapshot
 from fastcast.bench.link import GREETING_SECONDS, MOST_TOLD, Link, LinkError, reason, written
 from fastcast.bench.merge import merge_results, merge_snapshots, split
 from fastcast.errors import ConfigError, FastcastError, StartError
@@ -91,7 +91,7 @@ class _Run:
                 async with asyncio.timeout(_SILENCE):
                     told = await agent.link.hear()
                 self._note(agent, told)
-            except (LinkError, TimeoutError, KeyError, TypeError) as error:
+            except (LinkError, TimeoutError, KeyError, TypeError, ValueError) as error:
                 raise AgentLost(f"agent {agent.where}: {_reason(error)}; the run has no result") from None
             self._release()
 
@@ -102,6 +102,8 @@ class _Run:
                 for name, pairs in self._since.items():
                     pairs += told["snapshot"][name]
             case "gate":
+                if told["phase"] not in PHASES:
+                    raise ValueError(told["phase"])
                 agent.gate = told["phase"]
             case "result":
                 agent.result = told["result"]
@@ -110,11 +112,16 @@ class _Run:
                 raise kind(f"agent {agent.where}: {told['message']}")
 
     def _release(self) -> None:
-        """Begin a phase when all agents that still run are ready for it."""
+        """Begin a phase when all agents that still run are ready for it, or for a later one.
+
+        One that has no sender of an echo leaves the messages out, and waits for the others at its next phase.
+        """
         running = [agent for agent in self._agents if agent.result is None]
-        gates = {agent.gate for agent in running}
-        if len(gates) == 1 and (phase := gates.pop()):
-            for agent in running:
+        if not running or not all(agent.gate for agent in running):
+            return
+        phase = min((agent.gate for agent in running), key=PHASES.index)
+        for agent in running:
+            if agent.gate == phase:
                 agent.gate = ""
                 agent.link.say("go", phase=phase)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from fastcast import _load
+from fastcast.descriptors import raise_limit
 from fastcast.errors import ConfigError, StartError
 
 INTERVAL: Final = 0.5
 """Seconds between two snapshots."""
+
+PHASES: Final = ("connect", "settle", "storm", "messages", "hold", "close")
+"""In their order; a run without a storm, or without messages, leaves that one out."""
 
 Snapshot: TypeAlias = Mapping[str, Any]
 Result: TypeAlias = dict[str, Any]
@@ -37,17 +39,10 @@ def run_here(options: Mapping[str, object], observe: Observer) -> Result:
 
 def load(options: Mapping[str, object], observe: Observer, gate: Callable[[str], object] | None) -> Result:
     """:func:`fastcast._load.run` with its errors as those of fastcast."""
-    raise_descriptor_limit()
+    raise_limit()
     try:
         return _load.run(options, observe, gate, INTERVAL)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     except OSError as error:
         raise StartError(error.strerror or str(error)) from None
-
-
-def raise_descriptor_limit() -> None:
-    """Use all the file descriptors that the administrator allows; the load client checks what is left."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from fastcast.bench.distribution import MICROSECONDS, Distribution
+from fastcast.bench.engine import PHASES
 from fastcast.errors import ConfigError
 
 _SPREADS: Final = {
@@ -20,7 +21,6 @@ _STORM_SPREADS: Final = {"storm_handshake": "handshake_us", "storm_back": "back_
 """Histograms, and the names under which the result and its storm sum them up."""
 
 _COUNTERS: Final = ("sent", "received", "duplicated", "reordered", "damaged", "unexpected")
-_PHASES: Final = ("connect", "settle", "storm", "messages", "hold", "close")
 
 # One who is slow to start isn't known by how busy it was, so these are the worst of all.
 _WORST: Final = ("client_busiest_thread", "server_busiest_thread", "machine_busy")
@@ -39,7 +39,7 @@ def split(options: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
         one + other > size for one, other, size in zip(senders, stalled, connections, strict=True)
     ):
         raise ConfigError(f"connections: {options['connections']} are too few for {parts} agents")
-    of_phases = [_shares(count, parts) for count, _ in options.get("arrivals", ())]
+    phases = _phases(options.get("arrivals", ()), parts)
     made = []
     for number in range(parts):
         part = dict(options)
@@ -60,11 +60,10 @@ def split(options: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
             part["messages"] = 0
         if "arrivals" in options:
             part["arrivals"] = [
-                [counts[number], rate / parts]
-                for counts, (_, rate) in zip(of_phases, options["arrivals"], strict=True)
+                [counts[number], rate * counts[number] / sum(counts)]
+                for counts, rate in phases
                 if counts[number]
             ]
-            part["connections"] = sum(count for count, _ in part["arrivals"])
         made.append(part)
     return made
 
@@ -78,7 +77,7 @@ def merge_snapshots(
     that have come in since the last merged snapshot.
     """
     return {
-        "phase": min((part["phase"] for part in latest), key=_order),
+        "phase": min((part["phase"] for part in latest), key=PHASES.index),
         "seconds": max(part["seconds"] for part in latest),
         "connections": _sums(part["connections"] for part in latest),
         "failures": _sums(part["failures"] for part in latest),
@@ -144,8 +143,15 @@ def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (number < total % parts) for number in range(parts)]
 
 
-def _order(phase: str) -> int:
-    return _PHASES.index(phase)
+def _phases(arrivals: Iterable[tuple[int, float]], parts: int) -> list[tuple[list[int], float]]:
+    """The shares of each phase of connecting, which over all phases add up to those of the connections."""
+    shares = []
+    before = 0
+    for count, rate in arrivals:
+        until, since = _shares(before + count, parts), _shares(before, parts)
+        shares.append(([after - already for after, already in zip(until, since, strict=True)], rate))
+        before += count
+    return shares
 
 
 def _sums(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

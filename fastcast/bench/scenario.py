@@ -32,6 +32,7 @@ from fastcast.options import (
 _MOST: Final = 100_000_000
 _RATE: Final = 1e8
 _DAY: Final = 86400.0
+_LONGEST: Final = 365 * _DAY
 
 _DEFAULT_CONNECTIONS: Final = 1000
 _DEFAULT_MESSAGES: Final = 10
@@ -344,7 +345,7 @@ class Scenario:
     timeout: float = field(
         default=0.0,
         metadata=declare(
-            Duration(0.01, 365 * _DAY, zero=True),
+            Duration(0.01, _LONGEST, zero=True),
             "Machine",
             "Time for connecting, the storm and the messages together; 0 is ample for what the other options"
             " ask for.",
@@ -396,7 +397,7 @@ class Scenario:
         sending = messages / self.rate if self.rate else self.message_count * self.think * 2
         storm = self.connection_count / 100 if self.storm else 0
         delivering = messages * receivers / 5000
-        return 120 + 2 * (connecting + storm + sending) + delivering
+        return min(120 + 2 * (connecting + storm + sending) + delivering, _LONGEST)
 
     def load_options(self) -> dict[str, object]:
         """The options of :func:`fastcast._load.run`."""
@@ -473,8 +474,10 @@ def _check_together(values: Mapping[str, Any], spelling: Mapping[str, str]) -> N
         fail("think", "a pause belongs to a closed loop, and a rate to an open one")
     if values["think_fixed"] and not values["think"]:
         fail("think_fixed", "there is no pause to be fixed (see think)")
-    if values["expect"] == "any" and values["messages"]:
-        fail("expect", "with any, the server publishes, and clients send no messages")
+    if values["expect"] == "any":
+        for name, unsaid in (("messages", 0), ("rate", 0), ("think", 0), ("senders", 1)):
+            if (values[name] or 0) > unsaid:
+                fail(name, "the server publishes, and clients send no messages (see expect)")
     if values["storm_reset"] and not values["storm"]:
         fail("storm_reset", "there is no storm (see storm)")
     for header in values["header"]:

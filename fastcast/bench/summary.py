@@ -39,6 +39,8 @@ def _connections(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if connections["reconnected"]:
         yield "  lost", f"{count(connections['reconnected'])} came back after they were lost"
+    if connections["unanswered"]:
+        yield "  closing", f"{count(connections['unanswered'])} without the server's Close"
     if storm := result["storm"]:
         refused = f"; refused: {tally(storm['refused'])}" if storm["refused"] else ""
         yield (
@@ -111,7 +113,13 @@ def _costs(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{client:.3g} s, busiest thread {cpu['client_busiest_thread'] or 0:.0%} of a processor",
     )
     if result["client_bound"]:
-        yield "", "The load client was the limit, not the server: its figures are lower bounds."
+        if cpu["server_busiest_thread"] is None:
+            yield (
+                "",
+                "The load client was at its limit: the server may be able to do more (see --server-pid).",
+            )
+        else:
+            yield "", "The load client was the limit, not the server: its figures are lower bounds."
 
 
 def _verdict(verdict: Verdict) -> Iterator[tuple[str, str]]:

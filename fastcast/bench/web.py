@@ -14,7 +14,7 @@ from fastcast.bench.report import live, told
 from fastcast.bench.series import Row, Series
 from fastcast.config import Config
 from fastcast.errors import OverloadError
-from fastcast.server import Server
+from fastcast.server import Client, Server
 
 
 class LivePage:
@@ -28,7 +28,7 @@ class LivePage:
         self._channel = "/" + secrets.token_urlsafe(16)
         page = live(target, self._channel, environment)
         self._server = Server(Config(host=host, port=port, shards=1), page=page.encode())
-        self._server.on_message(lambda _client, _message: self._tell_all())
+        self._server.on_message(self._asked)
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._halvings = 0
@@ -79,6 +79,10 @@ class LivePage:
         with self._lock:
             self._outcome = outcome
         self._tell_all()
+
+    def _asked(self, client: Client, _message: str | bytes) -> None:
+        if client.channel == self._channel:
+            self._tell_all()
 
     def _tell_all(self) -> None:
         """Tell everybody everything: who knows it already draws the same again."""

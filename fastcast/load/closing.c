@@ -31,7 +31,11 @@ void fc_closing_closed(void *owner, struct fc_link *link, uint16_t code, bool as
     fc_judge_leave(worker, link);
     if (closing) {
         worker->closing -= asked;
+        worker->unanswered += asked && code == 1006;
     } else if (!asked) {
+        /* The server broke the protocol while it was being closed: it has been lost like any other. */
+        worker->reopening -= (link->role & FC_ROLE_REOPENED) != 0;
+        link->role &= (uint16_t)~FC_ROLE_REOPENED;
         fc_counter_add(&worker->counters.lost, 1);
         fc_worker_note(worker, "a connection was closed unexpectedly with code", code);
         fc_opening_lost(worker, link);

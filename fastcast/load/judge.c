@@ -30,6 +30,8 @@ void fc_judge_muster(struct fc_worker *worker)
     }
     worker->expected = worker->counted;
     atomic_store_explicit(&worker->receivers, worker->counted, memory_order_relaxed);
+    atomic_store_explicit(&worker->present, worker->senders_used - worker->senders_done,
+                          memory_order_relaxed);
 }
 
 bool fc_judge_done(const struct fc_worker *worker)

@@ -102,6 +102,11 @@ bool fc_ledger_place(struct fc_ledger *ledger, uint32_t sender, uint32_t sequenc
     return found != 0;
 }
 
+bool fc_ledger_is_whole(const struct fc_ledger *ledger)
+{
+    return ledger->senders == 1 || atomic_load(&ledger->length) == ledger->total;
+}
+
 uint64_t fc_ledger_digest(const struct fc_ledger *ledger)
 {
     uint64_t length = ledger->senders == 1 ? ledger->total : atomic_load(&ledger->length);

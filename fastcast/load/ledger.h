@@ -58,6 +58,9 @@ bool fc_ledger_follows(struct fc_ledger *ledger, uint64_t place, uint32_t sender
 /* Finds the place of a message; false when nobody has written it down yet. */
 bool fc_ledger_place(struct fc_ledger *ledger, uint32_t sender, uint32_t sequence, uint64_t *place);
 
+/* Whether every message has its place: with one sender, always. */
+bool fc_ledger_is_whole(const struct fc_ledger *ledger);
+
 /* A number that is the same for all whose receivers saw the same order of the same messages. */
 uint64_t fc_ledger_digest(const struct fc_ledger *ledger);
 

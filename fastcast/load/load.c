@@ -165,6 +165,10 @@ int fc_load_run(const struct fc_load_options *options, struct fc_load_report *re
         snprintf(problem, room, "%s", contradiction);
         return -EINVAL;
     }
+    if (options->server_pid > 0 && kill(options->server_pid, 0) != 0 && errno == ESRCH) {
+        snprintf(problem, room, "server_pid: there is no process %d", (int)options->server_pid);
+        return -EINVAL;
+    }
     struct fc_conductor *conductor = calloc(1, sizeof *conductor);
     if (conductor == NULL) {
         snprintf(problem, room, "the run could not start: out of memory");

@@ -140,7 +140,7 @@ struct fc_load_options {
     double hold;
     double timeout;   /* for connecting, storm and messages together */
     double patience;  /* the message phase gives up after this long without any delivery where one was due */
-    pid_t server_pid; /* 0: the server is not measured */
+    pid_t server_pid; /* a process that exists; 0: the server is not measured */
 
     /* All are called by the caller's own thread and may be NULL.  `progress` comes every `interval` and once
      * at the end; `cancelled` some ten times a second.  Anything but 0 from either ends the run early. `gate`
@@ -202,6 +202,7 @@ struct fc_load_report {
         uint64_t reconnected; /* times that a connection which was lost came back */
         uint64_t closed_unexpectedly;
         uint64_t stalled_closed; /* stalled connections whose end by the server was seen */
+        uint64_t unanswered;     /* closed at the end, without the server's Close */
         uint32_t threads;
         uint32_t sources; /* addresses; 0: the kernel chose */
         bool own_tables;  /* each thread had a descriptor table of its own */
@@ -247,7 +248,8 @@ struct fc_load_report {
         uint64_t failed;
     } churn;
     double throughput;     /* deliveries per second */
-    char order_digest[17]; /* the same in all processes whose receivers saw one order; empty: unknown */
+    /* The same in all processes whose receivers saw one order; empty when not all of it is known. */
+    char order_digest[17];
     struct fc_load_spread latency_us, last_receiver_us, first_receiver_us, spread_us;
     struct fc_load_usage usage[FC_LOAD_PHASES];
     double client_busy;  /* of the busiest client thread in the message phase, 0 to 1 */

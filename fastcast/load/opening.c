@@ -172,8 +172,7 @@ uint64_t fc_opening_churn(struct fc_worker *worker)
     uint64_t now = fc_link_now();
     while (worker->reopen_used > 0) {
         uint32_t index = worker->reopen[--worker->reopen_used];
-        worker->links[index].role |= FC_ROLE_REOPENED | FC_ROLE_UNPLACED;
-        worker->reopening++;
+        worker->links[index].role |= FC_ROLE_UNPLACED;
         attempt(worker, index, 0);
     }
     if (rate <= 0 || worker->churn_first == worker->churn_end || worker->step_done)
@@ -186,6 +185,8 @@ uint64_t fc_opening_churn(struct fc_worker *worker)
         if (worker->churn_next == worker->churn_end)
             worker->churn_next = worker->churn_first;
         if (link->state == FC_LINK_OPEN) {
+            link->role |= FC_ROLE_REOPENED;
+            worker->reopening++;
             fc_link_close(&worker->io, link, 1000);
             worker->churn_due += (uint64_t)(1e9 / rate);
         }

@@ -85,7 +85,7 @@ static const char *contradiction_in_messages(const struct fc_load_options *optio
     if (options->expect != FC_LOAD_EXPECT_ALL && options->churn > 0)
         return "churn is only judged where everybody receives everything";
     if (senders * options->messages >= UINT32_MAX)
-        return "senders times messages is too much";
+        return "senders times messages is 4294967295 or more";
     if (options->in_flight == 0 || options->in_flight > MAX_WINDOW)
         return "the window of messages must be at least 1, and at most 65536";
     if (options->size < (options->text ? FC_PAYLOAD_MIN_TEXT : FC_PAYLOAD_MIN_BINARY) ||

@@ -100,11 +100,12 @@ static void write_connections(FILE *out, const struct fc_load_report *report)
     write_tally(out, &report->connections.retried);
     fprintf(out,
             ", \"attempts\": %" PRIu64 ", \"reconnected\": %" PRIu64 ", \"closed_unexpectedly\": %" PRIu64
-            ", \"stalled_closed\": %" PRIu64 ", \"connect_seconds\": %.6f, \"rate\": %.1f, \"threads\": %" PRIu32
-            ", \"sources\": %" PRIu32 ", \"own_fd_tables\": %s}",
+            ", \"stalled_closed\": %" PRIu64 ", \"unanswered\": %" PRIu64
+            ", \"connect_seconds\": %.6f, \"rate\": %.1f, \"threads\": %" PRIu32 ", \"sources\": %" PRIu32
+            ", \"own_fd_tables\": %s}",
             report->connections.attempts, report->connections.reconnected,
             report->connections.closed_unexpectedly, report->connections.stalled_closed,
-            report->connections.seconds, report->connections.rate, report->connections.threads,
+            report->connections.unanswered, report->connections.seconds, report->connections.rate, report->connections.threads,
             report->connections.sources, report->connections.own_tables ? "true" : "false");
     fprintf(out,
             ",\n  \"churn\": {\"closed\": %" PRIu64 ", \"reopened\": %" PRIu64 ", \"failed\": %" PRIu64 "}",

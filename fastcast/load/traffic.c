@@ -83,26 +83,39 @@ static uint64_t due_time(const struct fc_worker *worker, const struct fc_sender 
     return worker->run->start_ns + (uint64_t)((double)number * 1e9 / options->rate);
 }
 
+/* NULL: nobody can send now. */
 static struct fc_sender *whose_turn(const struct fc_worker *worker)
 {
-    if (worker->senders_done == worker->senders_used)
-        return NULL;
-    /* Few are ever passed over: all send the same number of messages, and only the lost are done early. */
-    uint32_t turn = worker->turn % worker->senders_used;
-    while (worker->senders[turn].done)
-        turn = (turn + 1) % worker->senders_used;
-    return &worker->senders[turn];
+    for (uint32_t passed = 0; passed < worker->senders_used; passed++) {
+        struct fc_sender *sender = &worker->senders[(worker->turn + passed) % worker->senders_used];
+        /* One whose socket is full holds up nobody else, and catches up when it has drained. */
+        if (!sender->done && !fc_link_backed_up(sender->link))
+            return sender;
+    }
+    return NULL;
 }
 
 static void pump_open_loop(struct fc_worker *worker)
 {
     struct fc_sender *sender;
     uint64_t now = fc_link_now();
-    while ((sender = whose_turn(worker)) != NULL && !fc_link_backed_up(sender->link)) {
+    while ((sender = whose_turn(worker)) != NULL) {
         uint64_t due = due_time(worker, sender);
         if (due > now)
             return;
         worker->turn = (uint32_t)(sender - worker->senders) + 1;
+        send_message(worker, sender, due);
+    }
+}
+
+/* Sends what became due while the sender's socket was full. */
+static void catch_up(struct fc_worker *worker, struct fc_sender *sender)
+{
+    uint64_t now = fc_link_now();
+    while (!sender->done && !fc_link_backed_up(sender->link)) {
+        uint64_t due = due_time(worker, sender);
+        if (due > now)
+            return;
         send_message(worker, sender, due);
     }
 }
@@ -133,7 +146,7 @@ uint64_t fc_traffic_due(const struct fc_worker *worker)
     if (worker->run->options->rate <= 0)
         return fc_timers_due(&worker->thoughts);
     const struct fc_sender *sender = whose_turn(worker);
-    return sender == NULL || fc_link_backed_up(sender->link) ? UINT64_MAX : due_time(worker, sender);
+    return sender == NULL ? UINT64_MAX : due_time(worker, sender);
 }
 
 bool fc_traffic_done(const struct fc_worker *worker)
@@ -146,10 +159,11 @@ void fc_traffic_drained(void *owner, struct fc_link *link)
     struct fc_worker *worker = owner;
     if (worker->step != FC_STEP_MESSAGES || (link->role & FC_ROLE_SENDER) == 0)
         return;
+    struct fc_sender *sender = &worker->senders[link - worker->links];
     if (worker->run->options->rate > 0)
-        pump_open_loop(worker);
+        catch_up(worker, sender);
     else
-        pump_closed_loop(worker, &worker->senders[link - worker->links]);
+        pump_closed_loop(worker, sender);
 }
 
 void fc_traffic_release(struct fc_worker *worker, uint32_t sender_id)

@@ -32,7 +32,7 @@ enum fc_worker_step {
 enum {
     FC_ROLE_SENDER = 1,
     FC_ROLE_CHURNER = 2,     /* it comes and goes: what it misses meanwhile is not lost */
-    FC_ROLE_REOPENED = 4,    /* churn has it on its way back */
+    FC_ROLE_REOPENED = 4,    /* churn closed it, and it is not back */
     FC_ROLE_COUNTED = 8,     /* its deliveries are expected */
     FC_ROLE_FINISHED = 16,   /* it had every message */
     FC_ROLE_STRAYED = 32,    /* it left the common order: worker->strays knows what it had */
@@ -68,7 +68,8 @@ struct fc_worker {
     /* Read by the coordinating thread while the worker runs. */
     _Atomic int done; /* the last step that is complete */
     struct fc_counters counters;
-    _Atomic uint32_t receivers; /* valid once FC_STEP_MUSTER is done */
+    _Atomic uint32_t receivers; /* this and the next are valid once FC_STEP_MUSTER is done */
+    _Atomic uint32_t present;   /* senders that are connected */
     _Atomic bool own_table;
     pthread_mutex_t tally_lock; /* for the two that follow; failures are rare enough for a lock */
     struct fc_load_tally failures;
@@ -132,7 +133,7 @@ struct fc_worker {
     uint64_t churn_due;
     uint32_t *reopen; /* closed, to be opened again */
     uint32_t reopen_used;
-    uint32_t reopening; /* handshakes of reopened connections in progress */
+    uint32_t reopening; /* FC_ROLE_REOPENED */
 
     /* Results. */
     uint64_t lost_in_churn;
@@ -141,6 +142,7 @@ struct fc_worker {
     uint64_t churn_reopened;
     uint64_t churn_failed;
     uint64_t stalled_closed;
+    uint64_t unanswered; /* ended by this side at the end, without the server's Close */
     struct fc_load_tally closes;
     unsigned errors_used;
     char errors[4][160];

@@ -77,6 +77,7 @@ def result(**changes: Any) -> dict[str, Any]:
             "reconnected": 0,
             "closed_unexpectedly": 0,
             "stalled_closed": 0,
+            "unanswered": 0,
             "connect_seconds": 0.5,
             "rate": 200.0,
             "threads": 2,

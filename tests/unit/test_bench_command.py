@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from fastcast.bench import command
 from fastcast.bench.scenario import OPTIONS
 from fastcast.cli import main
+from fastcast.errors import ConfigError
 from tests.support.bench import MILLISECOND, result, snapshot
 
 URL = "ws://127.0.0.1:8000/"
@@ -51,7 +52,7 @@ class FakeLoad:
 def load(monkeypatch: pytest.MonkeyPatch) -> FakeLoad:
     fake = FakeLoad()
     monkeypatch.setattr("fastcast._load.run", fake)
-    monkeypatch.setattr("fastcast.bench.engine.raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr("fastcast.bench.engine.raise_limit", lambda: None)
     return fake
 
 
@@ -180,15 +181,31 @@ class TestMistakes:
             (("--web", "a:b"), "--web: 'a:b' is not an address (write HOST:PORT or PORT)"),
             (("--agents", "127.0.0.1"), "--agents: '127.0.0.1' is not an address (write HOST:PORT)"),
             (("--agents", "a:1,a:1"), "--agents: an agent is named twice"),
+            (("--agents", ""), "--agents: '' is not an address (write HOST:PORT)"),
+            (("--web", ""), "--web: '' is not an address (write HOST:PORT or PORT)"),
+            (("--json", ""), "--json: . cannot be written"),
         ],
     )
     def test_is_one_line(self, load: FakeLoad, arguments: tuple[str, ...], message: str) -> None:
         assert message in usage_error(URL, *arguments)
         assert load.options == []
 
-    @pytest.mark.parametrize("arguments", [(URL,), ("--scenario", "x"), ("--agents", "a:1")])
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (URL,),
+            ("--scenario", "x"),
+            ("--agents", "a:1"),
+            ("--connections", "5"),
+            ("--header", "a: b"),
+            ("--storm",),
+            ("--json", "-"),
+            ("--quiet",),
+        ],
+    )
     def test_an_agent_has_no_run_of_its_own(self, arguments: tuple[str, ...]) -> None:
-        assert "--agent: the driver brings URL and scenario" in usage_error(*arguments, "--agent")
+        message = "--agent: the driver brings URL, scenario and all other options"
+        assert message in usage_error(*arguments, "--agent")
 
     def test_an_agent_beyond_loopback_has_a_token(self) -> None:
         assert "set a --token" in usage_error("--agent", "0.0.0.0:0")
@@ -196,6 +213,16 @@ class TestMistakes:
     def test_a_contradiction_that_the_load_client_finds(self, load: FakeLoad) -> None:
         load.error = ValueError("too many threads")
         assert usage_error(URL, "--quiet").endswith("too many threads")
+
+    def test_standard_output_that_takes_nothing(
+        self, load: FakeLoad, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(text: str, err: bool = False) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("fastcast.bench.command.click.echo", full)
+        with pytest.raises(ConfigError, match=r"^standard output: No space left on device$"):
+            main(["bench", URL, "--quiet"], standalone_mode=False)
 
     def test_a_run_that_cannot_start_is_3(self, load: FakeLoad) -> None:
         load.error = OSError(24, "1,000 descriptors are too few")

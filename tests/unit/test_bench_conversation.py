@@ -67,7 +67,7 @@ class FakeLoad:
 def load(monkeypatch: pytest.MonkeyPatch) -> FakeLoad:
     fake = FakeLoad()
     monkeypatch.setattr("fastcast._load.run", fake)
-    monkeypatch.setattr("fastcast.bench.engine.raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr("fastcast.bench.engine.raise_limit", lambda: None)
     monkeypatch.setattr(driver, "INTERVAL", 0.02)
     return fake
 
@@ -156,6 +156,31 @@ class TestRun:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("fastcast._load.run", late)
             assert run_on([agents.start(), agents.start()], "", OPTIONS, never)["clean"]
+
+    def test_one_that_leaves_a_phase_out_is_waited_for_at_the_next(
+        self, load: FakeLoad, agents: Agents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passed: list[tuple[str, int]] = []
+
+        def run(
+            options: Mapping[str, Any],
+            progress: Callable[[dict[str, Any]], object],
+            gate: Callable[[str], object],
+            interval: float,
+        ) -> dict[str, Any]:
+            pause = threading.Event()
+            for phase in ("messages", "close") if options["messages"] else ("close",):
+                while not gate(phase):
+                    pause.wait(0.01)
+                passed.append((phase, options["messages"]))
+            progress(snapshot(0.5))
+            return result()
+
+        monkeypatch.setattr("fastcast._load.run", run)
+        echo = Scenario(url="ws://h/", connections=10, expect="sender").load_options()
+        assert run_on([agents.start(), agents.start()], "", echo, never)["clean"]
+        assert passed[0] == ("messages", 10)
+        assert sorted(passed[1:]) == [("close", 0), ("close", 10)]
 
     def test_snapshots_are_merged_for_the_observer(self, load: FakeLoad, agents: Agents) -> None:
         load.hold.clear()
@@ -280,8 +305,55 @@ class TestGreeting:
         assert answer == b"" or json.loads(answer)["error"] == "refused"
         assert load.options == []
 
+    def test_a_token_that_is_no_text_is_refused(self, load: FakeLoad, agents: Agents) -> None:
+        with pytest.raises(StartError, match="the token is not the agent's"):
+            run_on([agents.start("secret")], "\ud800", OPTIONS, never)
+
 
 class TestLoss:
+    def test_who_comes_while_an_abandoned_run_ends_is_next(
+        self, load: FakeLoad, agents: Agents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host, port = agents.start()
+        stopped, may_end = threading.Event(), threading.Event()
+
+        def run(
+            options: Mapping[str, Any],
+            progress: Callable[[dict[str, Any]], object],
+            gate: Callable[[str], object],
+            interval: float,
+        ) -> dict[str, Any]:
+            pause = threading.Event()
+            while not progress(snapshot(0.5)):
+                pause.wait(0.01)
+            stopped.set()
+            may_end.wait(TIMEOUT)
+            return result()
+
+        monkeypatch.setattr("fastcast._load.run", run)
+
+        async def greet() -> Link:
+            link = Link(*await asyncio.open_connection(host, port))
+            link.say("hello", version=__version__, token="")
+            return link
+
+        async def talk() -> str:
+            first = await greet()
+            assert (await first.hear())["type"] == "hello"
+            first.say("run", options=OPTIONS)
+            await first.close()
+            await asyncio.to_thread(stopped.wait, TIMEOUT)
+            second = await greet()
+            answer = asyncio.ensure_future(second.hear())
+            # One that turns it away does so within this time; one that doesn't passes however slow it is.
+            await asyncio.wait({answer}, timeout=0.1)
+            may_end.set()
+            told = await answer
+            await second.close()
+            return str(told["type"])
+
+        assert asyncio.run(asyncio.wait_for(talk(), 2 * TIMEOUT)) == "hello"
+
     def test_a_driver_that_goes_away_ends_the_run(self, load: FakeLoad, agents: Agents) -> None:
         host, port = agents.start()
         load.hold.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastcast.bench.merge import merge_results, merge_snapshots, split
@@ -58,10 +58,20 @@ class TestSplit:
     def test_arrivals_are_shared_phase_by_phase(self) -> None:
         made = split(options(arrivals=[[3, 0], [100, 50], [1, 5]]), 2)
         assert [part["arrivals"] for part in made] == [
-            [[2, 0], [50, 25], [1, 2.5]],
-            [[1, 0], [50, 25]],
+            [[2, 0], [50, 25]],
+            [[1, 0], [50, 25], [1, 5]],
         ]
-        assert [part["connections"] for part in made] == [53, 51]
+        assert [part["connections"] for part in made] == [52, 52]
+
+    @given(st.lists(st.integers(1, 20), min_size=1, max_size=9), st.integers(1, 9))
+    def test_arrivals_are_those_of_the_connections(self, counts: list[int], parts: int) -> None:
+        whole = options(arrivals=[[count, 10] for count in counts])
+        assume(sum(counts) >= parts)
+        made = split(whole, parts)
+        for part in made:
+            assert sum(count for count, _ in part["arrivals"]) == part["connections"]
+        rates = sum(rate for part in made for _, rate in part["arrivals"])
+        assert rates == pytest.approx(10 * len(counts))
 
     def test_only_the_first_measures_the_server(self) -> None:
         made = split(options(server_pid=7), 3)

@@ -151,7 +151,15 @@ class TestTogether:
             ({"think_fixed": True}, "--think-fixed: there is no pause to be fixed (see think)"),
             (
                 {"expect": "any", "messages": "5"},
-                "--expect: with any, the server publishes, and clients send no messages",
+                "--messages: the server publishes, and clients send no messages (see expect)",
+            ),
+            (
+                {"expect": "any", "rate": "5"},
+                "--rate: the server publishes, and clients send no messages (see expect)",
+            ),
+            (
+                {"expect": "any", "senders": "2"},
+                "--senders: the server publishes, and clients send no messages (see expect)",
             ),
             ({"header": ("Upgrade: h2c",)}, "--header: Upgrade belongs to the handshake itself"),
             ({"header": ("no colon",)}, "--header: 'no colon' is not a header (write 'Name: value')"),
@@ -206,6 +214,10 @@ class TestLoadOptions:
 class TestTimeout:
     def test_one_that_is_asked_for_is_kept(self) -> None:
         assert scenario(timeout="5s", hold="1h").timeout_seconds == 5.0
+
+    def test_the_automatic_one_is_at_most_a_year(self) -> None:
+        run = Scenario(url=URL, connections=1_000_000, senders=1_000_000, messages=4000)
+        assert run.timeout_seconds == 365 * 86400
 
     @pytest.mark.parametrize(
         ("options", "least"),

@@ -50,6 +50,11 @@ def test_retries_are_told_by_reason() -> None:
     assert names["  lost"] == "2 came back after they were lost"
 
 
+def test_a_server_that_leaves_a_close_unanswered_is_told_of() -> None:
+    assert "  closing" not in told()
+    assert told(connections={"unanswered": 7})["  closing"] == "7 without the server's Close"
+
+
 def test_a_storm_has_its_own_figures() -> None:
     names = told(storm=storm(attempts=130, refused={"503": 30}))
     assert names["Storm"] == "100 of 100 back in 1 s, 130 attempts; refused: 30 503"
@@ -88,7 +93,10 @@ def test_a_measured_server_has_cpu_and_memory() -> None:
 
 
 def test_a_load_client_at_its_limit_says_so() -> None:
-    assert told(client_bound=True)[""].startswith("The load client was the limit")
+    measured = told(client_bound=True, cpu={"server_busiest_thread": 0.3})
+    assert measured[""].startswith("The load client was the limit, not the server")
+    # Nobody knows what a server had left that wasn't measured.
+    assert told(client_bound=True)[""].startswith("The load client was at its limit")
 
 
 def test_several_findings_take_a_line_each() -> None:

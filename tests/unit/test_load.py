@@ -17,7 +17,9 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
 from fastcast import _load
 from tests.support.hosting import Host, ServerFactory, address_of, await_true
@@ -26,6 +28,7 @@ from tests.support.wire import TIMEOUT
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Spoil = Callable[[int, int, bytes], list[bytes]]
 
 LARGEST = 1 << 41
@@ -94,6 +97,73 @@ async def listen(connection: ServerConnection) -> None:
     """Reads, and says nothing."""
     async for _ in connection:
         pass
+
+
+@contextmanager
+def asyncio_server(handler: Talk) -> Iterator[str]:
+    """A server of plain streams on a thread of its own; gives its URL."""
+    thread = Host()
+    try:
+        server = thread.run(asyncio.start_server(handler, "127.0.0.1", 0))
+        try:
+            yield "ws://{}:{}/".format(*server.sockets[0].getsockname())
+        finally:
+
+            async def stop() -> None:
+                server.close()
+                await server.wait_closed()
+
+            thread.run(stop())
+    finally:
+        thread.end()
+
+
+async def closing_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Agrees to the upgrade, and hangs up at the first frame, whatever it is."""
+    protocol = ServerProtocol()
+    protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+    for event in protocol.events_received():
+        assert isinstance(event, Request)
+        protocol.send_response(protocol.accept(event))
+    writer.writelines(protocol.data_to_send())
+    await reader.read(1)
+    writer.close()
+    await writer.wait_closed()
+
+
+class LateCloser:
+    """A relay that takes its time to answer a Close."""
+
+    DELAY = 0.1
+
+    def __init__(self) -> None:
+        self._open: dict[ServerProtocol, asyncio.StreamWriter] = {}
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        protocol = ServerProtocol()
+        while data := await reader.read(65536):
+            protocol.receive_data(data)
+            for event in protocol.events_received():
+                if isinstance(event, Request):
+                    protocol.send_response(protocol.accept(event))
+                    self._open[protocol] = writer
+                    continue
+                assert isinstance(event, Frame)
+                if event.opcode is Opcode.BINARY:
+                    self._relay(bytes(event.data))
+                elif event.opcode is Opcode.CLOSE:
+                    del self._open[protocol]
+                    await asyncio.sleep(self.DELAY)
+            writer.writelines(protocol.data_to_send())
+            if protocol not in self._open:
+                break
+        writer.close()
+        await writer.wait_closed()
+
+    def _relay(self, message: bytes) -> None:
+        for protocol, writer in self._open.items():
+            protocol.send_binary(message)
+            writer.writelines(protocol.data_to_send())
 
 
 def load(url: str, **options: Any) -> dict[str, Any]:
@@ -361,6 +431,66 @@ class TestExpectations:
         # The first comes back after the last was sent, which was not before its time.
         assert report["latency_us"]["max"] >= (messages - 1) / rate * 1e6
         assert report["clean"]
+
+    def test_a_sender_that_is_not_read_from_holds_up_no_other(self) -> None:
+        messages = 20
+        others_done = asyncio.Event()
+        blocked = False
+
+        async def handle(connection: ServerConnection) -> None:
+            nonlocal blocked
+            if not blocked:
+                blocked = True
+                await others_done.wait()
+                await echo(connection)
+                return
+            for _ in range(messages):
+                await connection.send(await connection.recv())
+            others_done.set()
+            await listen(connection)
+
+        # Far more than the buffers of a connection hold.
+        options = {"connections": 2, "senders": 2, "messages": messages, "size": 1_000_000}
+        with websockets_server(handle, max_queue=1) as url:
+            report = load(url, **options, rate=1000, threads=1, expect="sender")
+        assert report["clean"], report["errors"]
+
+    def test_without_a_sender_there_are_no_messages(self) -> None:
+        refused = False
+
+        def refuse(connection: ServerConnection, request: Request) -> Response | None:
+            nonlocal refused
+            first, refused = not refused, True
+            return connection.respond(503, "not now\n") if first else None
+
+        with websockets_server(Relay(), process_request=refuse) as url:
+            report = load(url, connections=3, messages=2, threads=1, connect_window=1)
+        assert report["connections"]["made"] == 2
+        assert report["errors"] == ["messages: none of the senders is connected"]
+
+    def test_an_order_that_is_not_whole_has_no_digest(self) -> None:
+        relay = Relay(lambda number, place, message: [] if number == 3 else [message])
+        with websockets_server(relay) as url:
+            report = load(url, connections=3, senders=2, messages=5, rate=1000, patience=0.2)
+        assert report["deliveries"]["lost"] == 3
+        assert report["order_digest"] is None
+
+
+class TestClosing:
+    """The closing handshake, when the server takes its own way."""
+
+    def test_no_answer_is_counted(self) -> None:
+        with asyncio_server(closing_at_once) as url:
+            report = load(url, connections=5, messages=0)
+        assert report["clean"]
+        assert report["connections"]["unanswered"] == 5
+        assert report["closes"] == {"1006": 5}
+
+    def test_churn_ends_with_all_connections_there(self) -> None:
+        with asyncio_server(LateCloser()) as url:
+            report = load(url, connections=20, messages=20, rate=200, churn=100)
+        assert report["clean"], report["errors"]
+        assert report["churn"]["closed"] == report["churn"]["reopened"] > 0
 
 
 class TestComingBack:
@@ -632,6 +762,7 @@ class TestRefusal:
             ({"url": URL, "headers": "a\0b"}, "NUL"),
             ({"url": URL, "rate": 1, "think": 1}, "think"),
             ({"url": URL, "timeout": 0}, "time-out"),
+            ({"url": URL, "server_pid": 2**31 - 1}, "server_pid: there is no process 2147483647"),
         ],
     )
     def test_contradiction(self, options: dict[str, object], message: str) -> None:
