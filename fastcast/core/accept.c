@@ -2,8 +2,9 @@
  *
  * Every shard has listeners of its own (SO_REUSEPORT), so that the kernel spreads the clients and no thread wakes
  * for another's. The kernel spreads blindly: a shard that is full passes the socket on to the one with the most room,
- * over a socket pair, since fd numbers mean nothing in another's table. Where nobody has room the client is told so
- * with a 503, as long as there's an fd to do it with. An error that only time can cure (no fds, no
+ * over a socket pair, since fd numbers mean nothing in another's table; there they wait until it may have more
+ * handshakes. Where nobody has room, or too many wait already, the client is told so with a 503, as long as there's an
+ * fd to do it with. An error that only time can cure (no fds, no
  * memory) stops accepting for a tick: the backlog waits, nothing spins.
  */
 #include "accept.h"
@@ -29,6 +30,11 @@ static uint32_t room_for_handshakes(const struct fc_shard *shard)
 bool fc_accept_possible(const struct fc_shard *shard)
 {
     return shard->accept_pending && shard->now >= shard->accept_after && room_for_handshakes(shard) > 0;
+}
+
+bool fc_accept_handed_possible(const struct fc_shard *shard)
+{
+    return shard->door_pending && room_for_handshakes(shard) > 0;
 }
 
 static int hand_over(const struct fc_shard *shard, int to, int fd)
@@ -154,7 +160,7 @@ void fc_accept_some(struct fc_shard *shard)
 
 void fc_accept_handed(struct fc_shard *shard)
 {
-    for (unsigned budget = SLICE; budget > 0; budget--) {
+    for (unsigned budget = SLICE; budget > 0 && room_for_handshakes(shard) > 0; budget--) {
         union {
             char space[CMSG_SPACE(sizeof(int))];
             struct cmsghdr aligned;

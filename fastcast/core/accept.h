@@ -10,7 +10,8 @@ void fc_accept_some(struct fc_shard *shard);
 /* Takes what came through the door; shard->door_pending stays true when there may be more. */
 void fc_accept_handed(struct fc_shard *shard);
 
-/* Whether fc_accept_some would do anything now. */
+/* Whether they would do anything now. */
 bool fc_accept_possible(const struct fc_shard *shard);
+bool fc_accept_handed_possible(const struct fc_shard *shard);
 
 #endif

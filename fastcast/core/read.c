@@ -213,16 +213,19 @@ static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot,
 {
     struct fc_exchange *exchange = shard->exchange;
 
-    if (client->refused || shard->stopping ||
-        fc_exchange_ask(exchange, fc_shard_id(shard, client, slot), head, length)) {
+    if (client->refused) {
         fc_count(&shard->counters.full, 1);
-        fc_conn_respond(shard, slot, exchange->options.full);
-        return;
+    } else if (!shard->stopping) {
+        if (fc_exchange_ask(exchange, fc_shard_id(shard, client, slot), head, length) == 0) {
+            client->state = FC_CLIENT_ASKED;
+            fc_count(&shard->counters.asked, 1);
+            fc_count(&shard->counters.requests, 1);
+            shard->has_news = true;
+            return;
+        }
+        fc_count(&shard->counters.no_memory, 1);
     }
-    client->state = FC_CLIENT_ASKED;
-    fc_count(&shard->counters.asked, 1);
-    fc_count(&shard->counters.requests, 1);
-    shard->has_news = true;
+    fc_conn_respond(shard, slot, exchange->options.full);
 }
 
 /* Bytes of a HEAD client. In the usual case all of the head is in one piece, and nothing is kept. */

@@ -317,7 +317,7 @@ static void tell_python(struct fc_shard *shard)
 
 static bool has_work(const struct fc_shard *shard)
 {
-    return fc_fanout_possible(shard) || shard->sweep_left > 0 || shard->door_pending ||
+    return fc_fanout_possible(shard) || shard->sweep_left > 0 || fc_accept_handed_possible(shard) ||
            (shard->stopping && shard->stop_slot != FC_NO_SLOT) || may_read_heads(shard) || fc_accept_possible(shard) ||
            (shard->ready.count > 0 && !fc_exchange_congested(shard->exchange));
 }
@@ -388,7 +388,7 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
         obey(shard);
         if (fc_accept_possible(shard))
             fc_accept_some(shard);
-        if (shard->door_pending)
+        if (fc_accept_handed_possible(shard))
             fc_accept_handed(shard);
         read_some(shard);
         obey(shard); /* what was just read and published goes out in this round */

@@ -107,7 +107,9 @@ static void sweep_client(struct fc_shard *shard, uint32_t slot)
     }
     switch (client->state) {
     case FC_CLIENT_HEAD:
-        if (silent_for(shard, client, options->handshake_timeout))
+        if (client->ready && fc_conn_has_given_up(shard, client)) /* at first it might have been a habit */
+            fc_conn_shed(shard, slot);
+        else if (silent_for(shard, client, options->handshake_timeout))
             end_head(shard, client, slot);
         break;
     case FC_CLIENT_ASKED:

@@ -19,6 +19,7 @@ MIB = 1 << 20
 GAUGES = (
     "connections",
     "clients",
+    "handshakes",
     "asked",
     "lagging",
     "queued",
