@@ -117,7 +117,9 @@ class Watch:
         used = read_sysctl("fs.file-nr", self._root)
         if len(used) == 3 and used[0] >= used[2] * 0.98:
             return "no files on the machine", run(sysctl("fs.file-max", 2 * used[2]))
-        return "no files", more_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        most = read_sysctl("fs.nr_open", self._root)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return "no files", more_files(limit, most[0] if most else None)
 
     # ---- the kernel's ----
 
@@ -135,11 +137,12 @@ class Watch:
     def _queues(self, risen: Mapping[str, int]) -> Iterator[tuple[str, str]]:
         if risen.get("ListenOverflows"):
             yield "listen queue", self._longer_queue()
-        if risen.get("TCPReqQFullDoCookies"):
+        cookies = read_sysctl("net.ipv4.tcp_syncookies", self._root)
+        # With 2 every SYN counts as one that the queue was too full for.
+        if risen.get("TCPReqQFullDoCookies") and cookies != (2,):
             yield "half-open, cookies", self._longer_queue()
         # With SYN cookies off, SYNs are dropped at three quarters of tcp_max_syn_backlog, which only
         # ListenDrops tells.
-        cookies = read_sysctl("net.ipv4.tcp_syncookies", self._root)
         dropped = risen.get("ListenDrops", 0) > risen.get("ListenOverflows", 0) and cookies == (0,)
         if risen.get("TCPReqQFullDrop") or dropped:
             yield "half-open, dropped", run(sysctl("net.ipv4.tcp_syncookies", 1))

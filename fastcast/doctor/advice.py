@@ -117,11 +117,12 @@ WHY: Final = {
     "net.netfilter.nf_conntrack_max": (
         "Connections that the firewall keeps track of; one between two programs of this machine is one"
         " entry. When the table is full, packets of new connections vanish, and the kernel log says 'table"
-        " full, dropping packet'."
+        " full, dropping packet'. It can be set in the machine's own network namespace only."
     ),
     "net.netfilter.nf_conntrack_buckets": (
         "Hash buckets of the tracked connections, each of which has two entries. From Linux 5.15 on, a"
         " connection whose chain is longer than 50 to 80 entries is refused, long before the table is full."
+        " It can be set in the machine's own network namespace only."
     ),
     "net.ipv4.tcp_ehash_entries": (
         "Hash buckets of all TCP connections: a number for CPU time, not a limit. The kernel sizes it at"
@@ -169,8 +170,8 @@ MET: Final = {
         " until one is closed"
     ),
     "no memory": (
-        "The kernel has no memory for a new client's socket (ENOBUFS, ENOMEM): who comes waits in the"
-        " listener's queue"
+        "There is no memory for a new client (ENOBUFS, ENOMEM), or epoll may watch no more sockets of this"
+        " user (ENOSPC): who comes waits in the listener's queue, or is turned away"
     ),
     "full": "The server is full: clients get a 503 until somebody leaves",
     "listen queue": (
@@ -200,10 +201,12 @@ MET: Final = {
 """What a running server says when it meets a limit; without a full stop, for the advice to follow."""
 
 
-def more_files(limit: int) -> str:
-    """For a server that has used up a limit of open files."""
+def more_files(limit: int, most: int | None = None) -> str:
+    """For a server that has used up a limit of open files. ``most`` is fs.nr_open, if it is known."""
     twice = rounded(2 * limit)
-    return f"start the server after `ulimit -n {twice}`, or with LimitNOFILE={twice} in its systemd unit"
+    first = f"run `{sysctl('fs.nr_open', twice).line}`, and " if most is not None and twice > most else ""
+    how = f"start the server after `ulimit -n {twice}`, or with LimitNOFILE={twice} in its systemd unit"
+    return first + how
 
 
 def more_room(connections: int) -> str:

@@ -29,6 +29,14 @@ _STYLES: Final = {
     Verdict.SHORT: "bold red",
     Verdict.UNKNOWN: "dim",
 }
+_HOW: Final = (
+    "The lines are for a root shell, from which the server is then started. `sysctl -w` lasts until the next"
+    " boot; --write makes files that stay."
+)
+_OUTSIDE: Final = (
+    "What begins with net.core or net.ipv4 is a container's own, and is given when it's made (docker run"
+    " --sysctl NAME=VALUE); the rest is set on the host."
+)
 
 
 @click.command(
@@ -107,7 +115,7 @@ def doctor(
         except OSError as error:
             raise click.UsageError(f"cannot write {json_file}: {error.strerror or error}") from error
     if json_file != "-":
-        _show(checks, connections, Role(role), written)
+        _show(checks, connections, Role(role), written, _locked(machine, checks))
     ctx.exit(0 if fits else EXIT_SHORT)
 
 
@@ -119,6 +127,7 @@ def _report(
         "role": role,
         "fits": fits,
         "kernel": machine.kernel,
+        "locked": _locked(machine, checks),
         "checks": [
             {
                 "name": check.name,
@@ -135,7 +144,15 @@ def _report(
     }
 
 
-def _show(checks: Sequence[Check], connections: int, role: Role, written: Sequence[Path]) -> None:
+def _locked(machine: facts.Facts, checks: Sequence[Check]) -> list[str]:
+    """Sysctls that need to be set and can't be from here."""
+    needed = [setting.key for check in checks for setting in check.settings if setting.kind == "sysctl"]
+    return [name for name in needed if name in machine.locked]
+
+
+def _show(
+    checks: Sequence[Check], connections: int, role: Role, written: Sequence[Path], locked: Sequence[str]
+) -> None:
     console = Console(highlight=False, soft_wrap=False)
     console.width = min(console.width, _WIDTH) if sys.stdout.isatty() else _WIDTH
     console.print(_table(checks))
@@ -143,6 +160,10 @@ def _show(checks: Sequence[Check], connections: int, role: Role, written: Sequen
         for check in checks:
             if check.verdict is verdict:
                 _explain(console, check)
+    if any(check.lines for check in checks):
+        console.print(Text(f"\n{_HOW}"))
+    if locked:
+        console.print(Text(f"\nNot to be set from here, as in a container: {', '.join(locked)}. {_OUTSIDE}"))
     console.print(_conclusion(checks, connections, role))
     for path in written:
         console.print(Text(f"Written: {path}"), soft_wrap=True)
@@ -205,6 +226,9 @@ def _conclusion(checks: Sequence[Check], connections: int, role: Role) -> Text:
     else:
         text.append(f"{connections:,} connections fit", _STYLES[Verdict.FITS])
         text.append(f". Tight: {', '.join(tight)}." if tight else ".")
+    unknown = [check.name for check in checks if check.verdict is Verdict.UNKNOWN]
+    if unknown:
+        text.append(f"\nUnknown, and not counted: {', '.join(unknown)}.")
     if role is not Role.LOAD:
         text.append(f"\nThe server is to know the number: fastcast serve --max-connections {connections}")
     return text

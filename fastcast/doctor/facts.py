@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -42,6 +43,7 @@ SYSCTLS: Final = (
 )
 
 _CAP_SYS_ADMIN: Final = 1 << 21
+_ALL_IDS: Final = 2**32 - 1
 _LOOPBACK: Final = IPv4Network("127.0.0.0/8")
 
 
@@ -77,14 +79,17 @@ class Facts:
     """A machine as a process on it finds it. Memory is in bytes; a limit of None is no limit."""
 
     sysctls: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    locked: frozenset[str] = frozenset()  # sysctls that not even root can set from here
     kernel: str = ""
     cores: int = 1
+    quota: float | None = None  # processors' worth of time that the control group may use
     page_size: int = 4096
     nofile_soft: int | None = None
     nofile_hard: int | None = None
     nproc: int | None = None
     threads: int | None = None  # of the whole machine, now
-    privileged: bool = False  # CAP_SYS_ADMIN: exempt from fs.file-max and nproc
+    own_threads: int | None = None  # of this user, as far as they are to be seen
+    privileged: bool = False  # CAP_SYS_ADMIN over the machine: exempt from fs.file-max and nproc
     memory_total: int | None = None
     memory_available: int | None = None
     commit_room: int | None = None
@@ -108,13 +113,16 @@ def read(root: Path = ROOT, probe: Probe | None = None) -> Facts:
     available = memory.get("MemAvailable")
     return Facts(
         sysctls={name: values for name in SYSCTLS if (values := read_sysctl(name, root))},
+        locked=frozenset(name for name in SYSCTLS if _is_locked(name, root)),
         kernel=_text(root / "proc/sys/kernel/osrelease").strip(),
         cores=len(os.sched_getaffinity(0)),
+        quota=_quota(root),
         page_size=resource.getpagesize(),
         nofile_soft=_limit(resource.RLIMIT_NOFILE, 0),
         nofile_hard=_limit(resource.RLIMIT_NOFILE, 1),
         nproc=_limit(resource.RLIMIT_NPROC, 0),
         threads=_threads(root),
+        own_threads=_own_threads(root),
         privileged=_is_privileged(root),
         memory_total=memory.get("MemTotal"),
         memory_available=available,
@@ -166,6 +174,15 @@ def read_conntrack_drops(root: Path = ROOT) -> int:
     return sum(int(row[place], 16) for row in rows for place in places if place < len(row))
 
 
+def _is_locked(name: str, root: Path) -> bool:
+    """A container has /proc/sys read-only, and what is the machine's has no permission to write elsewhere."""
+    path = root / "proc/sys" / name.replace(".", "/")
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY) or not path.stat().st_mode & stat.S_IWUSR
+    except OSError:
+        return False
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8", "replace")
@@ -193,7 +210,22 @@ def _threads(root: Path) -> int | None:
     return int(fields[3].partition("/")[2]) if len(fields) > 3 else None
 
 
+def _own_threads(root: Path) -> int | None:
+    """Threads of all processes of this user, which is what RLIMIT_NPROC counts."""
+    count = 0
+    for file in (root / "proc").glob("[0-9]*/status"):
+        lines = dict(line.split(":", 1) for line in _text(file).splitlines() if ":" in line)
+        # The first is the real user id. A process may have ended meanwhile.
+        if lines.get("Uid", "").split()[:1] == [str(os.getuid())]:
+            count += int(lines["Threads"])
+    return count or None
+
+
 def _is_privileged(root: Path) -> bool:
+    # What is root in a user namespace of its own is nobody special to the machine (user_namespaces(7)).
+    ids = _text(root / "proc/self/uid_map").split()
+    if ids and ids != ["0", "0", str(_ALL_IDS)]:
+        return False
     for line in _text(root / "proc/self/status").splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & _CAP_SYS_ADMIN)
@@ -253,6 +285,18 @@ def _tightest(root: Path, controller: str) -> Group | None:
     return min(groups, key=lambda group: group.room, default=None)
 
 
+def _quota(root: Path) -> float | None:
+    """Processors that the tightest of the process's groups may use, as CPU time per time; None for all."""
+    found = []
+    for path in _group_paths(root, "cpu"):
+        quota, _, period = _text(path / "cpu.max").strip().partition(" ")
+        quota = quota or _text(path / "cpu.cfs_quota_us").strip()
+        period = period or _text(path / "cpu.cfs_period_us").strip()
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            found.append(int(quota) / int(period))
+    return min(found, default=None)
+
+
 def _group_paths(root: Path, controller: str) -> list[Path]:
     """Directories of the process's group for a controller, from its own up to the highest that is mounted."""
     mounts = [line.split() for line in _text(root / "proc/self/mountinfo").splitlines()]
@@ -273,7 +317,7 @@ def _group_paths(root: Path, controller: str) -> list[Path]:
             own = top / inside.strip("/")
             above = [own, *own.parents]
             found = above[: above.index(top) + 1]
-            if version_1 or any((each / f"{controller}.max").exists() for each in found):
+            if version_1 or any(os.path.exists(each / f"{controller}.max") for each in found):
                 return found
     return []
 

@@ -48,6 +48,8 @@ STALLED: Final = 0.01
 # And those that have something waiting in the kernel at the same time, at the least.
 WAITING: Final = 0.1
 
+UNSEEN: Final = "not to be seen from here"
+
 
 class Role(StrEnum):
     """What is to run on the machine; ``BOTH`` is a server and its load client, over loopback."""
@@ -198,6 +200,8 @@ class _Doctor:
         verdict = verdict or judge(value, need)
         lacks = verdict in (Verdict.SHORT, Verdict.TIGHT)
         settings = (sysctl(name, target or need),) if lacks else ()
+        if value is None:
+            note = UNSEEN
         return Check(name, value, need, verdict, note, WHY[name], settings=settings)
 
     # ---- files ----
@@ -238,9 +242,11 @@ class _Doctor:
             WHY["nofile soft"],
             settings=settings,
         )
-        raised = target if hard is Verdict.SHORT else need
-        nr_open = facts.sysctl("fs.nr_open")
-        verdict = Verdict.UNKNOWN if nr_open is None else Verdict.FITS if nr_open >= raised else Verdict.SHORT
+        # The line that raises the limit must be possible, too.
+        raised = need if hard is Verdict.FITS else target
+        verdict = judge(facts.sysctl("fs.nr_open"), raised, 1)
+        if hard is Verdict.TIGHT:
+            verdict = softened(verdict)
         yield self._sysctl("fs.nr_open", raised, "", verdict=verdict)
         yield self._file_max()
         watched = self.ends * self.connections + self.threads * 4
@@ -285,7 +291,7 @@ class _Doctor:
             facts.memory_available,
             need,
             judge(facts.memory_available, need),
-            f"holds some {_short(held)} idle connections",
+            f"holds some {_short(held)} idle connections" if facts.memory_available is not None else UNSEEN,
             WHY["memory"],
             "bytes",
         )
@@ -338,7 +344,7 @@ class _Doctor:
             return Check(name, buffer, None, Verdict.UNKNOWN, "tcp_mem is not visible", WHY[name], "bytes")
         most = pages * self.facts.page_size
         fair = most // max(int(self.connections * STALLED), 1)
-        note = f"{_short(most // buffer)} that stall fill tcp_mem"
+        note = f"{_short(most // buffer)} stalled clients fill tcp_mem"
         verdict = Verdict.FITS if buffer <= fair else Verdict.TIGHT
         lower = list(values)
         lower[place] = max(power_of_two(fair + 1) // 2, least, *lower[:place])
@@ -360,7 +366,7 @@ class _Doctor:
     # ---- queues of new connections ----
 
     def _queues(self) -> Iterator[Check]:
-        at_once = max(self.connections - self.facts.cores * ACCEPTED_PER_CORE, 0)
+        at_once = max(self.connections - self._accepted(), 0)
         need = min(max(-(-at_once // self.shards), 128), 65535)
         yield self._queue("net.core.somaxconn", need, power_of_two(need))
         cookies = self.facts.sysctl("net.ipv4.tcp_syncookies")
@@ -384,7 +390,7 @@ class _Doctor:
         queued = (value or 0) * self.shards
         if verdict is Verdict.SHORT and queued >= self.connections // 100:
             verdict = Verdict.TIGHT
-        note = f"of all at once, {_short(min(queued, self.connections))} can wait"
+        note = f"{_short(min(queued, self.connections))} can wait when all come at once"
         return self._sysctl(name, need, note, target=min(target, 65535), verdict=verdict)
 
     # ---- tables of the kernel ----
@@ -396,8 +402,10 @@ class _Doctor:
         need = tracked + self.connections
         if facts.sysctl(name) is None:
             yield Check(name, None, None, Verdict.FITS, "no connection tracking here", WHY[name])
+        elif facts.sysctl(name) == 0:
+            yield Check(name, None, None, Verdict.FITS, "0, which is no limit", WHY[name])
         elif facts.probe.tracking is False:
-            note = "loaded, but no rule uses it"
+            note = "there, but no rule uses it"
             yield Check(name, facts.sysctl(name), None, Verdict.FITS, note, WHY[name])
         else:
             yield self._sysctl(name, need, f"{_short(tracked)} in it now", target=rounded(need + need // 4))
@@ -485,9 +493,12 @@ class _Doctor:
         yield self._sysctl("kernel.threads-max", need, f"{facts.threads or 0:,} there now", target=target)
         yield self._sysctl("kernel.pid_max", need, "", target=target)
         if facts.nproc is not None and not facts.privileged:
+            need = (facts.own_threads or 0) + self.threads
+            target = rounded(need + need // 4)
             verdict = judge(facts.nproc, need)
             settings = (unit("LimitNPROC", target),) if verdict is not Verdict.FITS else ()
-            yield Check("nproc", facts.nproc, need, verdict, "", WHY["nproc"], settings=settings)
+            note = f"{facts.own_threads or 0:,} of this user now"
+            yield Check("nproc", facts.nproc, need, verdict, note, WHY["nproc"], settings=settings)
         if facts.cgroup_pids:
             yield self._group("cgroup pids", facts.cgroup_pids, self.threads, "")
         need = max(self.shards, self.load_threads) * MAPS_OF_A_SHARD + MAPS_OF_A_PROCESS
@@ -504,9 +515,15 @@ class _Doctor:
             note = notes.get(verdict, "epoll in its place")
             settings = (sysctl("kernel.io_uring_disabled", 0),) if error and disabled else ()
             yield Check("io_uring", None, None, verdict, note, WHY["io_uring"], settings=settings)
-        cores = self.facts.cores
-        note = f"accept some {cores * ACCEPTED_PER_CORE:,} a second" if self.serves else ""
-        yield Check("cores", cores, None, Verdict.FITS, note, WHY["cores"])
+        remarks = [f"accept some {self._accepted():,} a second"] if self.serves else []
+        if self.facts.quota is not None:
+            remarks.append(f"its group may use {self.facts.quota:g}")
+        yield Check("cores", self.facts.cores, None, Verdict.FITS, "; ".join(remarks), WHY["cores"])
+
+    def _accepted(self) -> int:
+        """New connections in a second."""
+        cores = self.facts.cores if self.facts.quota is None else min(self.facts.cores, self.facts.quota)
+        return int(cores * ACCEPTED_PER_CORE)
 
 
 def _short(number: int) -> str:

@@ -20,11 +20,14 @@ def probe() -> Probe:
 
 def _try_hub() -> tuple[bool | None, int | None]:
     """Start a server's core with a single shard, on a socket that nobody can reach."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("")  # unix(7): an abstract name that the kernel makes up
-        listener.listen(1)
-        listener.setblocking(False)
-        fd = os.dup(listener.fileno())
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("")  # unix(7): an abstract name that the kernel makes up
+            listener.listen(1)
+            listener.setblocking(False)
+            fd = os.dup(listener.fileno())
+    except OSError:
+        return None, None
     try:
         hub = Hub(
             listeners=[[fd]],
@@ -61,7 +64,7 @@ def _try_tracking() -> bool | None:
     The module may be there, and its sysctls, while no rule makes it work: then the table stays empty however
     many connections there are.
     """
-    if not _COUNT.exists():
+    if not os.path.exists(_COUNT):
         return False
     if _count() > 0:
         return True

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from fastcast.doctor import command, facts
 from fastcast.doctor.facts import Facts
 from fastcast.doctor.write import SYSCTL_FILE, UNIT_FILE
-from tests.unit.test_doctor_needs import ROOMY, N, with_sysctl
+from tests.support.machine import ROOMY, N, with_sysctl
 
 
 @pytest.fixture
@@ -62,6 +62,22 @@ class TestOutcome:
         result = run()
         assert result.exit_code == 1
         assert "more memory, or fewer connections" in result.stdout
+
+    def test_what_is_unknown_is_named(self, machine: list[Facts]) -> None:
+        assert "Unknown" not in run().stdout
+        machine.append(with_sysctl("fs.file-max"))
+        result = run()
+        assert result.exit_code == 0
+        assert "Unknown, and not counted: fs.file-max." in result.stdout
+
+    def test_what_a_container_cannot_set_is_said(self, machine: list[Facts]) -> None:
+        low = with_sysctl("net.core.somaxconn", 4096)
+        machine.append(low)
+        assert "container" not in run().stdout
+        machine.append(replace(low, locked=frozenset(["net.core.somaxconn", "fs.file-max"])))
+        found = " ".join(run().stdout.split())
+        assert "Not to be set from here, as in a container: net.core.somaxconn. What" in found
+        assert report()["locked"] == ["net.core.somaxconn"]
 
     @pytest.mark.parametrize(
         "arguments", [("--connections", "0"), ("--connections", "many"), ("--role", "proxy"), ("--unknown",)]
@@ -140,6 +156,34 @@ class TestWrite:
         start = next(line for line in lines if line.startswith("ExecStart="))
         assert start.endswith(f"serve --max-connections {N}")
         assert start.startswith("ExecStart=/")  # systemd.service(5): an absolute path
+
+    def test_the_unit_asks_for_no_more_files_than_can_be_had(
+        self, machine: list[Facts], tmp_path: Path
+    ) -> None:
+        low = replace(ROOMY, nofile_soft=200, nofile_hard=200)
+        machine.append(with_sysctl("fs.nr_open", 4096, facts=low))
+        (line,) = next(each["lines"] for each in report()["checks"] if each["name"] == "nofile hard")
+        run("--write", str(tmp_path))
+        limit = f"LimitNOFILE={line.removeprefix('ulimit -n ')}"
+        assert limit in (tmp_path / UNIT_FILE).read_text("utf-8").splitlines()
+
+    def test_the_unit_of_a_machine_without_a_limit(self, machine: list[Facts], tmp_path: Path) -> None:
+        machine.append(replace(ROOMY, nofile_soft=None, nofile_hard=None))
+        run("--write", str(tmp_path))
+        assert "LimitNOFILE=65536" in (tmp_path / UNIT_FILE).read_text("utf-8").splitlines()
+
+    def test_the_program_of_the_unit_may_have_any_path(
+        self, machine: list[Facts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shutil.which", lambda _: '/opt/my "100%" programs/fastcast')
+        run("--write", str(tmp_path))
+        start = 'ExecStart="/opt/my \\"100%%\\" programs/fastcast" serve'
+        assert start in (tmp_path / UNIT_FILE).read_text("utf-8")
+
+    def test_a_number_of_the_firewall_names_its_module(self, machine: list[Facts], tmp_path: Path) -> None:
+        machine.append(with_sysctl("net.netfilter.nf_conntrack_max", 1000))
+        run("--write", str(tmp_path))
+        assert "/etc/modules-load.d/" in (tmp_path / SYSCTL_FILE).read_text("utf-8")
 
     def test_a_limit_that_is_enough_already_is_kept(self, machine: list[Facts], tmp_path: Path) -> None:
         machine.append(replace(ROOMY, nofile_soft=20_000, nofile_hard=20_000))

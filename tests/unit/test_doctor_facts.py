@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,29 @@ def test_who_may_pass_file_max(machine: Machine, mask: str, privileged: bool) ->
     assert machine.read().privileged is privileged
 
 
+def test_root_of_a_container_only_may_not_pass_file_max(machine: Machine) -> None:
+    machine.put("proc/self/status", "CapEff:\t000001ffffffffff\n")
+    machine.put("proc/self/uid_map", "         0          0 4294967295\n")
+    assert machine.read().privileged
+    machine.put("proc/self/uid_map", "         0     100000      65536\n")
+    assert not machine.read().privileged
+
+
+def test_threads_of_this_user_only_count_for_it(machine: Machine) -> None:
+    mine, other = os.getuid(), os.getuid() + 1
+    for number, user, threads in ((1, other, 100), (20, mine, 3), (21, mine, 4)):
+        machine.put(f"proc/{number}/status", f"Name:\tx\nUid:\t{user}\t0\t0\t0\nThreads:\t{threads}\n")
+    machine.put("proc/self/status", f"Uid:\t{mine}\nThreads:\t1000\n")
+    assert machine.read().own_threads == 7
+
+
+def test_a_sysctl_that_root_has_no_permission_to_write_is_locked(machine: Machine) -> None:
+    machine.put("proc/sys/net/core/somaxconn", "4096\n")
+    machine.put("proc/sys/net/netfilter/nf_conntrack_max", "262144\n")
+    (machine.root / "proc/sys/net/netfilter/nf_conntrack_max").chmod(0o444)
+    assert machine.read().locked == {"net.netfilter.nf_conntrack_max"}
+
+
 class TestAddresses:
     """Source addresses for connections to elsewhere."""
 
@@ -176,6 +200,34 @@ class TestGroups:
         assert found.cgroup_memory == Group(f"/{top}/memory.max", 3000, 2500)
         assert found.cgroup_memory.room == 500
         assert found.cgroup_pids is None
+
+    @pytest.mark.parametrize(
+        ("own", "above", "quota"),
+        [
+            ("50000 100000", "max 100000", 0.5),
+            ("max 100000", "max 100000", None),
+            ("300000 100000", "200000 100000", 2),
+        ],
+    )
+    def test_the_tightest_share_of_the_processors_counts(
+        self, machine: Machine, own: str, above: str, quota: float | None
+    ) -> None:
+        self.version_2(machine)
+        machine.put("sys/fs/cgroup/system.slice/x.service/cpu.max", f"{own}\n")
+        machine.put("sys/fs/cgroup/system.slice/cpu.max", f"{above}\n")
+        assert machine.read().quota == quota
+
+    def test_a_share_of_the_processors_in_version_1(self, machine: Machine) -> None:
+        machine.put("proc/self/cgroup", "2:cpu,cpuacct:/docker/x\n")
+        machine.put(
+            "proc/self/mountinfo",
+            "25 1 0:22 /docker/x /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu,cpuacct\n",
+        )
+        machine.put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "150000\n")
+        machine.put("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
+        assert machine.read().quota == 1.5
+        machine.put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+        assert machine.read().quota is None
 
     def test_cached_files_make_way(self, machine: Machine) -> None:
         self.version_2(machine)

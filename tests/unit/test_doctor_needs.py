@@ -36,6 +36,8 @@ def test_a_machine_that_tells_nothing_is_unknown_and_never_an_error(role: Role) 
     assert verdicts["fs.file-max"] is Verdict.UNKNOWN
     assert verdicts["ports x addresses"] is Verdict.UNKNOWN
     assert verdicts["nofile hard"] is Verdict.SHORT
+    notes = {each.name: each.note for each in check_all(Facts(), N, role)}
+    assert {notes[name] for name in ("memory", "fs.file-max", "kernel.threads-max")} == {needs.UNSEEN}
 
 
 def test_what_is_unknown_has_no_line_to_set() -> None:
@@ -100,9 +102,11 @@ class TestBoundaries:
         assert check(enough, "cgroup pids").verdict is Verdict.FITS
 
     def test_of_processes_of_a_user_of_which_root_has_none(self) -> None:
-        assert check(replace(ROOMY, nproc=501), "nproc").verdict is Verdict.SHORT
-        assert check(replace(ROOMY, nproc=501), "nproc").lines == ["ulimit -u 1024"]
-        names = [each.name for each in check_all(replace(ROOMY, nproc=501, privileged=True), N, Role.SERVER)]
+        few = replace(ROOMY, nproc=501, own_threads=500)
+        assert check(few, "nproc").verdict is Verdict.SHORT
+        assert check(few, "nproc").lines == ["ulimit -u 1024"]
+        assert check(replace(few, own_threads=50), "nproc").verdict is Verdict.FITS
+        names = [each.name for each in check_all(replace(few, privileged=True), N, Role.SERVER)]
         assert "nproc" not in names
 
 
@@ -157,6 +161,15 @@ class TestOpenFiles:
         found = check(replace(facts, nofile_soft=4096, nofile_hard=4096), "fs.nr_open")
         limit = check(replace(facts, nofile_soft=4096, nofile_hard=4096), "nofile hard")
         assert found.lines == [f"sysctl -w fs.nr_open={limit.lines[0].removeprefix('ulimit -n ')}"]
+
+    def test_a_line_for_a_limit_that_is_tight_already_is_no_obstacle(self) -> None:
+        shared = replace(ROOMY, probe=Probe(private_tables=False))
+        need = check(shared, "nofile hard").need
+        assert need is not None
+        facts = with_sysctl("fs.nr_open", need, facts=replace(shared, nofile_soft=need, nofile_hard=need))
+        found = check(facts, "fs.nr_open")
+        raised = check(facts, "nofile hard").lines[0].removeprefix("ulimit -n ")
+        assert (found.verdict, found.lines) == (Verdict.TIGHT, [f"sysctl -w fs.nr_open={raised}"])
 
     def test_more_than_there_can_be_shards_for_is_short(self) -> None:
         many = check(replace(ROOMY, nofile_hard=8192), "nofile hard", connections=100_000_000)
@@ -253,6 +266,13 @@ class TestQueues:
         few_files = replace(ROOMY, nofile_hard=20_000)
         assert check(few_files, "net.core.somaxconn").need == -(-(N - 60_000) // 11)
 
+    def test_who_may_use_less_of_the_processors_accepts_less(self) -> None:
+        few = replace(ROOMY, nofile_hard=20_000, quota=0.5)
+        assert check(few, "net.core.somaxconn").need == -(-(N - 15_000) // 11)
+        assert check(few, "cores").note == "accept some 15,000 a second; its group may use 0.5"
+        many = replace(few, quota=8.0)
+        assert check(many, "net.core.somaxconn").need == -(-(N - 60_000) // 11)
+
     def test_the_syn_backlog_counts_only_without_cookies(self) -> None:
         name = "net.ipv4.tcp_max_syn_backlog"
         assert check(with_sysctl(name, 16), name).verdict is Verdict.FITS
@@ -285,6 +305,7 @@ class TestTables:
         [
             replace(ROOMY, probe=replace(ROOMY.probe, tracking=False)),
             with_sysctl("net.netfilter.nf_conntrack_max"),
+            with_sysctl("net.netfilter.nf_conntrack_max", 0),
         ],
     )
     def test_a_table_that_nobody_uses_is_no_limit(self, facts: Facts) -> None:

@@ -166,6 +166,12 @@ class TestServer:
         assert "`ulimit -n 1024`" in message
         assert "LimitNOFILE=1024" in message
 
+    def test_no_files_where_there_can_be_no_more(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("resource.getrlimit", lambda _: (500, 500))
+        world.sysctls["fs/nr_open"] = "512"
+        world.stats["no_files"] += 1
+        assert "run `sysctl -w fs.nr_open=1024`, and start the server after" in only(world.look(1))
+
     def test_no_files_on_the_whole_machine(self, world: World) -> None:
         world.stats["no_files"] += 1
         world.sysctls["fs/file-nr"] = "99500 0 100000"
@@ -201,6 +207,11 @@ class TestKernel:
     def test_half_open_connections_with_cookies(self, world: World) -> None:
         world.counters["TCPReqQFullDoCookies"] += 1
         assert "SYN cookies are sent" in only(world.look())
+
+    def test_cookies_that_are_always_sent_tell_nothing(self, world: World) -> None:
+        world.sysctls["net/ipv4/tcp_syncookies"] = "2"
+        world.counters["TCPReqQFullDoCookies"] += 1
+        assert world.look() == []
 
     @pytest.mark.parametrize("counter", ["TCPReqQFullDrop", "ListenDrops"])
     def test_half_open_connections_without_cookies(self, world: World, counter: str) -> None:
