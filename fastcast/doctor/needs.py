@@ -48,6 +48,9 @@ STALLED: Final = 0.01
 # And those that have something waiting in the kernel at the same time, at the least.
 WAITING: Final = 0.1
 
+# With a million clients a delivery took 7.9 µs of the server's CPU at 7.6 in a bucket, 5.4 at 0.5.
+LONGEST_CHAIN: Final = 4
+
 UNSEEN: Final = "not to be seen from here"
 
 
@@ -414,12 +417,22 @@ class _Doctor:
         if entries:
             # Negative in a network namespace that shares the machine's.
             buckets, each = abs(entries), self.ends * self.connections / abs(entries)
-            wanted = power_of_two(self.ends * self.connections // 8)
-            verdict = Verdict.FITS if each <= 16 else Verdict.TIGHT
-            settings = (command(f"thash_entries={wanted} on the kernel's command line, and reboot"),)
+            wanted = power_of_two(self.ends * self.connections)
+            fits = each <= LONGEST_CHAIN
+            settings = (
+                ()
+                if fits
+                else (
+                    command(f"thash_entries={wanted} on the kernel's command line, and reboot;"),
+                    command(
+                        f"or: sysctl -w net.ipv4.tcp_child_ehash_entries={wanted}, and a new network namespace"
+                    ),
+                )
+            )
             name = "net.ipv4.tcp_ehash_entries"
             note = f"{each:.1f} connections in a bucket"
-            yield Check(name, buckets, None, verdict, note, WHY[name], settings=settings if each > 16 else ())
+            verdict = Verdict.FITS if fits else Verdict.TIGHT
+            yield Check(name, buckets, None, verdict, note, WHY[name], settings=settings)
 
     def _chains(self, entries: int) -> Check:
         name = "net.netfilter.nf_conntrack_buckets"

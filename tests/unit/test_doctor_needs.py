@@ -322,10 +322,11 @@ class TestTables:
 
     def test_long_chains_of_connections_only_take_time(self) -> None:
         name = "net.ipv4.tcp_ehash_entries"
-        assert check(with_sysctl(name, N // 16), name).verdict is Verdict.FITS
-        found = check(with_sysctl(name, N // 16 - 1), name)
+        assert check(with_sysctl(name, N // 4), name).verdict is Verdict.FITS
+        found = check(with_sysctl(name, N // 4 - 1), name)
         assert found.verdict is Verdict.TIGHT
-        assert "thash_entries=32768" in found.lines[0]
+        assert "thash_entries=262144" in found.lines[0]
+        assert "tcp_child_ehash_entries=262144" in found.lines[1]
 
     def test_a_namespace_that_shares_the_hash_tells_a_negative_number(self) -> None:
         name = "net.ipv4.tcp_ehash_entries"
