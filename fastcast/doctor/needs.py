@@ -415,24 +415,20 @@ class _Doctor:
             yield self._chains(need)
         entries = facts.sysctl("net.ipv4.tcp_ehash_entries")
         if entries:
-            # Negative in a network namespace that shares the machine's.
-            buckets, each = abs(entries), self.ends * self.connections / abs(entries)
-            wanted = power_of_two(self.ends * self.connections)
-            fits = each <= LONGEST_CHAIN
-            settings = (
-                ()
-                if fits
-                else (
-                    command(f"thash_entries={wanted} on the kernel's command line, and reboot;"),
-                    command(
-                        f"or: sysctl -w net.ipv4.tcp_child_ehash_entries={wanted}, and a new network namespace"
-                    ),
-                )
-            )
-            name = "net.ipv4.tcp_ehash_entries"
-            note = f"{each:.1f} connections in a bucket"
-            verdict = Verdict.FITS if fits else Verdict.TIGHT
-            yield Check(name, buckets, None, verdict, note, WHY[name], settings=settings)
+            yield self._hash_of_sockets(abs(entries))  # negative where a namespace shares the machine's
+
+    def _hash_of_sockets(self, buckets: int) -> Check:
+        name = "net.ipv4.tcp_ehash_entries"
+        sockets = self.ends * self.connections
+        note = f"{sockets / buckets:.1f} connections in a bucket"
+        if sockets <= LONGEST_CHAIN * buckets:
+            return Check(name, buckets, None, Verdict.FITS, note, WHY[name])
+        wanted = power_of_two(sockets)
+        settings = (
+            command(f"thash_entries={wanted} on the kernel's command line, and reboot;"),
+            command(f"or: sysctl -w net.ipv4.tcp_child_ehash_entries={wanted}, then a new network namespace"),
+        )
+        return Check(name, buckets, None, Verdict.TIGHT, note, WHY[name], settings=settings)
 
     def _chains(self, entries: int) -> Check:
         name = "net.netfilter.nf_conntrack_buckets"
