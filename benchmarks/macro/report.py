@@ -102,14 +102,14 @@ def glance(titles: Mapping[str, str], tables: Mapping[str, Sequence[Row]]) -> li
 
 
 def scale(output: Path) -> dict[str, Any] | None:
-    """What the report says about the scale suite: its report and plots; None where there is no such report."""
+    """What there is to say about the scale suite: its report and plots; None where it has no report."""
     report = output.parent / SCALE
     if not report.exists():
         return None
-    plots_of_it = sorted((output.parent / "plots").glob("scale-*.svg"))
+    drawn = sorted((output.parent / "plots").glob("scale-*.svg"))
     return {
         "report": report.name,
-        "plots": [{"title": plot.stem.replace("-", " "), "path": f"plots/{plot.name}"} for plot in plots_of_it],
+        "plots": [{"title": plot.stem.replace("-", " "), "path": f"plots/{plot.name}"} for plot in drawn],
     }
 
 
