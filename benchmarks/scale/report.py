@@ -135,18 +135,18 @@ def section(case: Case, records: Sequence[Record], output: Path) -> dict[str, An
     }
 
 
-def surroundings(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The environment of all sessions, which are of one machine: its state is that of the last one."""
-    last = sessions[-1]
-    commits = dict.fromkeys(session["commit"]["hash"] or "none" for session in sessions)
+def surroundings(invocations: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The environment of all invocations, which are of one machine: its state is that of the last one."""
+    last = invocations[-1]
+    commits = dict.fromkeys(invocation["commit"]["hash"] or "none" for invocation in invocations)
     return environment(
         {
             "commit": {
                 "hash": ", ".join(commits),
-                "modified": any(session["commit"]["modified"] for session in sessions),
+                "modified": any(invocation["commit"]["modified"] for invocation in invocations),
             },
             "machine": last["machine"],
-            "started": sessions[0]["started"],
+            "started": invocations[0]["started"],
             "ended": last["ended"],
         }
     )
@@ -166,8 +166,8 @@ def render(results: Mapping[str, Any], source: str, output: Path) -> None:
     )
     text = templates.get_template("scale.md.j2").render(
         source=source,
-        sessions=[session["command"] for session in results["sessions"]],
-        environment=surroundings(results["sessions"]),
+        invocations=[invocation["command"] for invocation in results["invocations"]],
+        environment=surroundings(results["invocations"]),
         sections=sections,
     )
     output.write_text(text.rstrip() + "\n", encoding="utf-8")

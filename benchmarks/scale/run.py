@@ -58,7 +58,7 @@ def setting(name: str) -> str | None:
         return None
 
 
-def session() -> dict[str, Any]:
+def invocation() -> dict[str, Any]:
     """What the runs of this call have in common."""
     machine = describe()
     # The machine's other tools take no part in this.
@@ -126,11 +126,11 @@ def measure(
         record = {
             "scenario": case.name,
             "round": number,
-            "session": len(results["sessions"]) - 1,
+            "invocation": len(results["invocations"]) - 1,
             **attempt(trial),
         }
         results["runs"].append(record)
-        results["sessions"][-1]["ended"] = now()
+        results["invocations"][-1]["ended"] = now()
         write(output, results)
         clean = clean and not figures.faults(record)
         print(
@@ -207,10 +207,10 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    results: dict[str, Any] = {"format": FORMAT, "sessions": [], "runs": []}
+    results: dict[str, Any] = {"format": FORMAT, "invocations": [], "runs": []}
     if options.add:
         results = json.loads(options.output.read_text(encoding="utf-8"))
-    results["sessions"].append(session())
+    results["invocations"].append(invocation())
     try:
         clean = measure(options.chosen, options.sizes, options.rounds, results, options.output)
     except KeyboardInterrupt:
