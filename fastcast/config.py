@@ -29,6 +29,7 @@ from fastcast.options import (
     format_size,
     gather,
 )
+from fastcast.shards import MOST_SHARDS
 
 HEADROOM: Final = 64 * KIB
 """Bytes beyond one message of the largest size that may always wait for a client, for frame headers and small
@@ -63,7 +64,7 @@ class Config:
     shards: int | None = field(
         default=None,
         metadata=declare(
-            Count(1, 1024, auto=True),
+            Count(1, MOST_SHARDS, auto=True),
             "Listening",
             "Threads that own the clients; auto follows the processors.",
         ),

@@ -6,8 +6,8 @@ import socket
 
 from fastcast.errors import StartError
 
-# The kernel cuts this down to net.core.somaxconn.
-_BACKLOG = 65535
+BACKLOG = 65535
+"""Connections that may wait in a listener's queue; the kernel cuts this down to net.core.somaxconn."""
 
 
 def listen(host: str, port: int, shards: int) -> list[list[socket.socket]]:
@@ -62,7 +62,7 @@ def _listen_one(family: int, address: tuple[object, ...], first: bool) -> socket
         listener.bind(address)
         if first:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise StartError(f"cannot listen on {_show(address)}: {error.strerror}") from error

@@ -21,6 +21,7 @@ from fastcast.config import OPTIONS, Config
 from fastcast.errors import ConfigError, FastcastError, OverloadError, StartError
 from fastcast.handshake import Accept, Handshake
 from fastcast.listen import close, listen
+from fastcast.shards import shards_for
 from fastcast.watch import Watch
 
 __all__ = ["Server", "run", "serve"]
@@ -28,11 +29,6 @@ __all__ = ["Server", "run", "serve"]
 _log = logging.getLogger("fastcast")
 
 _MAX_HEAD = 8192
-
-# What a shard needs for itself; see count_room in core/shard.c.
-_FDS_OF_A_SHARD = 48
-
-_MAX_SHARDS = 1024
 
 # Seconds between two looks at the limits of the machine.
 _WATCH_INTERVAL = 1.0
@@ -329,18 +325,11 @@ def _reason(error: OSError | MemoryError) -> str:
 
 
 def _shards(config: Config) -> int:
-    """One for each processor, at least two; more where ``max_connections`` wants more fds than they have."""
     if config.shards is not None:
         return config.shards
-    shards = max(2, len(os.sched_getaffinity(0)))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if config.max_connections is None or limit == resource.RLIM_INFINITY:
-        return min(shards, _MAX_SHARDS)
-    # The kernel's spread is uneven by a percent or so, and a handover costs more than a little space.
-    wanted = config.max_connections * 1.02
-    # A shard's table holds a wake-up and a door of each shard, and the process's own four fds for each.
-    while shards * (limit - 2 * shards - _FDS_OF_A_SHARD) < wanted and 4 * (shards + 1) + 64 < limit:
-        shards += 1
-        if shards == _MAX_SHARDS:
-            break
-    return min(shards, _MAX_SHARDS)
+    return shards_for(
+        config.max_connections,
+        None if limit == resource.RLIM_INFINITY else limit,
+        len(os.sched_getaffinity(0)),
+    )

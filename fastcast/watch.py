@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fastcast.doctor.advice import MET, more_files, more_room, run, sysctl, what_is_short
 from fastcast.doctor.facts import ROOT, read_conntrack_drops, read_netstat, read_sysctl, read_tcp_pages
+from fastcast.listen import BACKLOG
 
 QUIET: Final = 3600.0
 """Seconds for which a limit must not have been met before it is told again."""
@@ -28,9 +29,6 @@ _OWN: Final = ("no_files", "no_memory", "full")
 _CONNTRACK_MAX: Final = "net.netfilter.nf_conntrack_max"
 _CONNTRACK_COUNT: Final = "net.netfilter.nf_conntrack_count"
 _CONNTRACK_BUCKETS: Final = "net.netfilter.nf_conntrack_buckets"
-
-# What listen() is called with; see listen.py.
-_LONGEST_QUEUE: Final = 65535
 
 
 class Watch:
@@ -149,9 +147,9 @@ class Watch:
 
     def _longer_queue(self) -> str:
         present = read_sysctl("net.core.somaxconn", self._root)
-        if present and present[0] >= _LONGEST_QUEUE:
+        if present and present[0] >= BACKLOG:
             return "start the server with more --shards, each of which has a queue of its own"
-        return run(sysctl("net.core.somaxconn", _LONGEST_QUEUE), restart=True)
+        return run(sysctl("net.core.somaxconn", BACKLOG), restart=True)
 
     def _tcp_memory(self, risen: Mapping[str, int]) -> Iterator[tuple[str, str]]:
         allowed = read_sysctl("net.ipv4.tcp_mem", self._root)

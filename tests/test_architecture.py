@@ -45,15 +45,16 @@ IMPORTS = {
     "__init__": {"errors", "config", "server"},
     "__main__": {"cli"},
     "cli": {"__init__", "config", "descriptors", "errors", "flags", "server"},
-    "config": {"errors", "options"},
+    "config": {"errors", "options", "shards"},
     "descriptors": set[str](),
     "flags": {"options"},
     "options": {"errors"},
     "errors": set[str](),
     "handshake": set[str](),
     "listen": {"errors"},
-    "server": {"_core", "config", "errors", "handshake", "listen", "watch"},
-    "watch": {"doctor.advice", "doctor.facts"},
+    "server": {"_core", "config", "errors", "handshake", "listen", "shards", "watch"},
+    "shards": set[str](),
+    "watch": {"doctor.advice", "doctor.facts", "listen"},
 }
 
 # The load client in C.

@@ -4,8 +4,8 @@
  * for another's. The kernel spreads blindly: a shard that is full passes the socket on to the one with the most room,
  * over a socket pair, since fd numbers mean nothing in another's table; there they wait until it may have more
  * handshakes. Where nobody has room, or too many wait already, the client is told so with a 503, as long as there's an
- * fd to do it with. An error that only time can cure (no fds, no
- * memory) stops accepting for a tick: the backlog waits, nothing spins.
+ * fd to do it with. An error that only time can cure (no fds, no memory) stops accepting for a tick: the backlog waits,
+ * nothing spins.
  */
 #include "accept.h"
 

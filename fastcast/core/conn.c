@@ -124,8 +124,7 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
 /* Who sends a request and shuts down its side at once may still want the answer; who does so after waiting doesn't. */
 bool fc_conn_has_given_up(const struct fc_shard *shard, const struct fc_client *client)
 {
-    return client->state == FC_CLIENT_HEAD && client->hup &&
-           (shard->tick - client->active) * FC_TICK_MS >= PATIENCE_MS;
+    return client->state == FC_CLIENT_HEAD && client->hup && fc_shard_silent_for(shard, client, PATIENCE_MS);
 }
 
 void fc_conn_shed(struct fc_shard *shard, uint32_t slot)

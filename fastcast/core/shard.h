@@ -121,6 +121,12 @@ static inline uint64_t fc_shard_id(const struct fc_shard *shard, const struct fc
     return fc_client_id(shard->index, client, slot);
 }
 
+/* Whether the client has given no sign of life, or been in its state, for that long. */
+static inline bool fc_shard_silent_for(const struct fc_shard *shard, const struct fc_client *client, uint64_t ms)
+{
+    return (uint64_t)(shard->tick - client->active) * FC_TICK_MS >= ms;
+}
+
 /* The thread's main. Calls `started` once, when it listens or start_error says why it can't. */
 void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *context);
 

@@ -45,11 +45,6 @@ static void relax(struct fc_shard *shard)
         shard->braced = !change_policy(SCHED_BATCH, SCHED_OTHER);
 }
 
-static bool silent_for(const struct fc_shard *shard, const struct fc_client *client, uint64_t ms)
-{
-    return (uint64_t)(shard->tick - client->active) * FC_TICK_MS >= ms;
-}
-
 static void give_up(struct fc_shard *shard, uint32_t slot)
 {
     fc_count(&shard->counters.dead, 1);
@@ -64,12 +59,12 @@ static void sweep_open(struct fc_shard *shard, struct fc_client *client, uint32_
     if (options->ping_interval == 0)
         return;
     if (client->pinged) {
-        if (silent_for(shard, client, options->ping_timeout))
+        if (fc_shard_silent_for(shard, client, options->ping_timeout))
             give_up(shard, slot);
     } else if (!client->queue) {
-        if (silent_for(shard, client, options->ping_interval))
+        if (fc_shard_silent_for(shard, client, options->ping_interval))
             fc_conn_ping(shard, slot);
-    } else if (silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout)) {
+    } else if (fc_shard_silent_for(shard, client, (uint64_t)options->ping_interval + options->ping_timeout)) {
         /* Who lags shows life by taking what waits; a Ping would wait like everything else. */
         give_up(shard, slot);
     }
@@ -89,7 +84,7 @@ static void sweep_closing(struct fc_shard *shard, struct fc_client *client, uint
     /* Its Close may be among what we don't read for now. */
     if (client->unread && fc_exchange_congested(shard->exchange))
         return;
-    if (silent_for(shard, client, shard->exchange->options.close_timeout))
+    if (fc_shard_silent_for(shard, client, shard->exchange->options.close_timeout))
         give_up(shard, slot);
 }
 
@@ -109,11 +104,11 @@ static void sweep_client(struct fc_shard *shard, uint32_t slot)
     case FC_CLIENT_HEAD:
         if (client->ready && fc_conn_has_given_up(shard, client)) /* at first it might have been a habit */
             fc_conn_shed(shard, slot);
-        else if (silent_for(shard, client, options->handshake_timeout))
+        else if (fc_shard_silent_for(shard, client, options->handshake_timeout))
             end_head(shard, client, slot);
         break;
     case FC_CLIENT_ASKED:
-        if (silent_for(shard, client, 2 * (uint64_t)options->handshake_timeout)) {
+        if (fc_shard_silent_for(shard, client, 2 * (uint64_t)options->handshake_timeout)) {
             fc_count(&shard->counters.handshake_timeouts, 1);
             fc_conn_respond(shard, slot, options->full);
         }
@@ -123,7 +118,7 @@ static void sweep_client(struct fc_shard *shard, uint32_t slot)
         break;
     case FC_CLIENT_LINGER:
         /* All is said, and the client's end of TCP is but a courtesy: not worth a long wait. */
-        if (silent_for(shard, client, options->close_timeout < LINGER_MS ? options->close_timeout : LINGER_MS))
+        if (fc_shard_silent_for(shard, client, options->close_timeout < LINGER_MS ? options->close_timeout : LINGER_MS))
             fc_conn_drop(shard, slot);
         break;
     default:

@@ -1,7 +1,7 @@
 """What a number of connections needs, against what the machine has: arithmetic without a look at the machine.
 
 The figures of fastcast come from its own source: a shard's fds from ``count_room`` in core/shard.c, the
-number of shards from ``server.py``, threads of the load client from load/plan.c. Those of memory are
+number of shards from ``shards.py``, threads of the load client from load/plan.c. Those of memory are
 measured, see below.
 """
 
@@ -14,6 +14,8 @@ from typing import Final
 
 from fastcast.doctor.advice import WHY, Setting, command, power_of_two, rounded, sysctl, unit
 from fastcast.doctor.facts import Facts, Group
+from fastcast.listen import BACKLOG
+from fastcast.shards import shards_for
 
 # Slab per idle TCP socket of one end, with its file, inode, dentry and epoll entry. Measured on Linux 6.18: a
 # million connections, both ends on one machine, grow the kernel's memory by 9.2 GB.
@@ -34,12 +36,10 @@ MAPS_OF_A_PROCESS: Final = 1000
 FILES_OF_A_SHARD: Final = 6  # listener, wake-up, both ends of its door, epoll, ring
 FILES_OF_A_PROCESS: Final = 64
 
-MOST_SHARDS: Final = 1024
 MOST_LOAD_THREADS: Final = 256
 LOAD_FDS: Final = MOST_LOAD_THREADS + 64  # RESERVED_FDS in load/plan.c
 SPARE_FDS: Final = 32  # FC_SPARE_FDS in core/shard.h
 MOST_FDS: Final = 2**24  # FC_FD_MAX in core/client.h
-SPREAD: Final = 1.02  # the kernel spreads connections over the shards evenly but for a percent or so
 
 # New connections that a core takes in a second: 22 to 30 microseconds of CPU time for each, measured.
 ACCEPTED_PER_CORE: Final = 30_000
@@ -115,18 +115,6 @@ def softened(verdict: Verdict) -> Verdict:
 
 
 # ---- fd tables ----
-
-
-def shards_for(connections: int, limit: int, cores: int) -> int:
-    """How many shards `fastcast serve` starts for ``max_connections`` under a limit of open files."""
-    shards = max(2, cores)
-    while (
-        shards < MOST_SHARDS
-        and shards * (limit - 2 * shards - 48) < connections * SPREAD
-        and 4 * (shards + 1) + 64 < limit
-    ):
-        shards += 1
-    return min(shards, MOST_SHARDS)
 
 
 def server_room(limit: int, shards: int, private: bool) -> int:
@@ -370,7 +358,7 @@ class _Doctor:
 
     def _queues(self) -> Iterator[Check]:
         at_once = max(self.connections - self._accepted(), 0)
-        need = min(max(-(-at_once // self.shards), 128), 65535)
+        need = min(max(-(-at_once // self.shards), 128), BACKLOG)
         yield self._queue("net.core.somaxconn", need, power_of_two(need))
         cookies = self.facts.sysctl("net.ipv4.tcp_syncookies")
         name = "net.ipv4.tcp_max_syn_backlog"
@@ -394,7 +382,7 @@ class _Doctor:
         if verdict is Verdict.SHORT and queued >= self.connections // 100:
             verdict = Verdict.TIGHT
         note = f"{_short(min(queued, self.connections))} can wait when all come at once"
-        return self._sysctl(name, need, note, target=min(target, 65535), verdict=verdict)
+        return self._sysctl(name, need, note, target=min(target, BACKLOG), verdict=verdict)
 
     # ---- tables of the kernel ----
 
