@@ -35,9 +35,11 @@ HEADROOM: Final = 64 * KIB
 """Bytes beyond one message of the largest size that may always wait for a client, for frame headers and small
 messages: without it a single large message would cut off every client that does not take it whole at once."""
 
-# RFC 6454, section 6.2: no path, no user, and a host that is already in its ASCII form.
+# RFC 6454, section 6.2: no path, no user, and a host that is already in its ASCII form; or "*." before a
+# domain of two labels at least, for its subdomains.
 _ORIGIN: Final = re.compile(
-    r"\*|null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
+    r"\*|null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\*(?:\.[a-z0-9_-]+){2,}|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?",
+    re.ASCII | re.IGNORECASE,
 )
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -87,8 +89,9 @@ class Config:
         metadata=declare(
             Several(_ORIGIN, "an origin (write https://example.org, without a path)", "ORIGIN"),
             "Admission",
-            "Admit only browsers on pages of this origin, such as https://example.org; may be repeated."
-            " Without it, every origin is admitted.",
+            "Admit only browsers on pages of this origin, such as https://example.org, or"
+            " https://*.example.org for all of its subdomains; may be repeated. Without it, every origin is"
+            " admitted.",
         ),
     )
     subprotocol: tuple[str, ...] = field(

@@ -153,6 +153,9 @@ _SWITCHING = (
 
 # RFC 6454 section 6.2, the form in which browsers send it.
 _ORIGIN = re.compile(r"(?ai)null|[a-z][a-z0-9+.\-]*://(?:[a-z0-9._\-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
+# The same with "*." in front of a host name, for all of its subdomains; not of a top-level domain, whose
+# subdomains are everybody's.
+_ORIGIN_PATTERN = re.compile(r"(?ai)[a-z][a-z0-9+.\-]*://\*(?:\.[a-z0-9_\-]+){2,}(?::[0-9]+)?")
 _DEFAULT_PORT = re.compile(rb"((?:http|ws)://.*):80|((?:https|wss)://.*):443")
 
 _DIGITS = re.compile(rb"[0-9]+")
@@ -349,11 +352,12 @@ def _content_security_policy(page: bytes) -> str:
 class Handshake:
     """Answers request heads; immutable, so one of it serves every connection.
 
-    ``origins`` are the origins whose pages may connect, such as ``https://example.org``, ``null``, or ``*``
-    for all of them; if there are none, nothing is asked of the Origin header. ``subprotocols`` are the names
-    that may be agreed on, the most wanted first. ``page`` is an HTML document in UTF-8 for a browser that
-    opens ``/``. ``max_head`` is the longest request head that is looked at, in bytes; ``retry_after`` is how
-    long a client is told to stay away when the server is full, in seconds.
+    ``origins`` are the origins whose pages may connect, such as ``https://example.org``, ``null``,
+    ``https://*.example.org`` for its subdomains at any depth but not itself, or ``*`` for all; if there are
+    none, nothing is asked of the Origin header. ``subprotocols`` are the names that may be agreed on, the
+    most wanted first. ``page`` is an HTML document in UTF-8 for a browser that opens ``/``. ``max_head`` is
+    the longest request head that is looked at, in bytes; ``retry_after`` is how long a client is told to stay
+    away when the server is full, in seconds.
 
     Raises ValueError if an origin or a subprotocol could never match.
     """
@@ -392,14 +396,22 @@ class Handshake:
         )
 
     @staticmethod
-    def _parse_origins(origins: Sequence[str]) -> frozenset[bytes] | None:
-        """The origins as `_canonical` spells them, or None if all are welcome."""
+    def _parse_origins(origins: Sequence[str]) -> re.Pattern[bytes] | None:
+        """What the origins that may connect match, as `_canonical` spells them; None if all are welcome."""
         for origin in origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin; write scheme://host or scheme://host:port")
+            if origin != "*" and not (_ORIGIN.fullmatch(origin) or _ORIGIN_PATTERN.fullmatch(origin)):
+                raise ValueError(
+                    f"{origin!r} is not an origin; write scheme://host, scheme://host:port or scheme://*.host"
+                )
         if not origins or "*" in origins:
             return None
-        return frozenset(_canonical(origin.encode()) for origin in origins)
+        # "*" stands for one label or several. Nothing else in an origin is special but to be taken as it is.
+        return re.compile(
+            b"|".join(
+                re.escape(_canonical(origin.encode())).replace(rb"\*", rb"[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*")
+                for origin in origins
+            )
+        )
 
     @staticmethod
     def _parse_subprotocols(subprotocols: Sequence[str]) -> tuple[bytes, ...]:
@@ -458,7 +470,7 @@ class Handshake:
 
     def _accept(self, channel: str, key: bytes, origin: bytes | None, offer: bytes | None) -> Accept:
         """RFC 6455 section 4.2.2, for a request that is valid. Extensions are optional; none is agreed on."""
-        if self._origins is not None and (origin is None or _canonical(origin) not in self._origins):
+        if self._origins is not None and (origin is None or not self._origins.fullmatch(_canonical(origin))):
             raise _Refused(403, "pages of this origin may not connect")
         subprotocol = None if offer is None else self._choose_subprotocol(offer)
         proof = b2a_base64(sha1(key + _KEY_SUFFIX).digest(), newline=False)

@@ -90,7 +90,18 @@ class TestKeywords:
     def test_the_log_level_may_be_in_upper_case(self) -> None:
         assert config(log_level="DEBUG").log_level == "debug"
 
-    @pytest.mark.parametrize("origin", ["https://a.b", "http://[::1]:8000", "HTTP://a_b.c:1", "null", "*"])
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "https://a.b",
+            "http://[::1]:8000",
+            "HTTP://a_b.c:1",
+            "null",
+            "*",
+            "https://*.a.b",
+            "https://*.a.b:1",
+        ],
+    )
     def test_an_origin_is_accepted(self, origin: str) -> None:
         assert config(origin=(origin,)).origin == (origin,)
 
@@ -135,6 +146,10 @@ class TestKeywords:
             ({"log_level": 10}, "log_level: 10 is not one of debug, info, warning, error"),
             ({"origin": "https://a.b"}, "origin: expected a list of strings, not 'https://a.b'"),
             ({"origin": [1]}, "origin: expected a list of strings, not [1]"),
+            (
+                {"origin": ["https://*.org"]},
+                "origin: 'https://*.org' is not an origin (write https://example.org, without a path)",
+            ),
             (
                 {"origin": ["https://a.b/"]},
                 "origin: 'https://a.b/' is not an origin (write https://example.org, without a path)",

@@ -590,6 +590,11 @@ def test_a_subprotocol_that_could_never_be_offered_is_an_error(name: str) -> Non
         (["null"], "null"),
         (["https://example.org", "*"], "http://other.example"),
         (["*"], "null"),
+        (["https://*.example.org"], "https://www.example.org"),
+        (["https://*.example.org"], "https://a.b-c.Example.org:443"),
+        (["HTTPS://*.Example.org:443"], "https://www.example.org"),
+        (["http://*.example.org:8000"], "http://www.example.org:8000"),
+        (["null", "https://*.a.example", "https://b.example"], "https://b.example"),
     ],
 )
 def test_a_listed_origin_may_connect(origins: list[str], origin: str) -> None:
@@ -620,6 +625,30 @@ def test_any_other_origin_may_not_connect(origin: str) -> None:
     assert refused(request, Handshake(origins=["https://example.org"])).status == 403
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "https://example.org",
+        "https://.example.org",
+        "https://*.example.org",
+        "https://a..example.org",
+        "https://www.example.org.evil.example",
+        "https://evil.example/.example.org",
+        "https://evil.example:443.example.org",
+        "https://wwwexample.org",
+        "https://www.example-org",
+        "https://www.exampleXorg",
+        "https://user@www.example.org",
+        "https://www.example.org:8443",
+        "http://www.example.org",
+    ],
+)
+def test_a_pattern_admits_subdomains_and_nothing_else(origin: str) -> None:
+    request = head(fields=[*USUAL, f"Origin: {origin}"])
+    assert refused(request, Handshake(origins=["https://*.example.org"])).status == 403
+
+
 def test_a_missing_origin_may_not_connect_where_origins_are_listed() -> None:
     assert refused(head(), Handshake(origins=["https://example.org"])).status == 403
 
@@ -642,6 +671,11 @@ def test_any_origin_may_connect_where_none_is_listed() -> None:
         "https://a:b",
         "https://a b",
         "http://caf\u00e9",
+        "https://*",
+        "https://*.org",
+        "https://www.*.org",
+        "https://a*.example.org",
+        "https://*.*.example.org",
         "\ud800",
     ],
 )
