@@ -1,7 +1,7 @@
 # The functions of core/fastcast.h that _core.pyx calls; that header is their documentation.
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "fastcast.h" nogil:
@@ -13,9 +13,26 @@ cdef extern from "fastcast.h" nogil:
         FC_IO_EPOLL
         FC_IO_URING
 
+    enum fc_policy:
+        FC_POLICY_CLOSE
+        FC_POLICY_DROP_OLDEST
+        FC_POLICY_DROP_NEWEST
+        FC_POLICY_LATEST
+
+    enum fc_relay:
+        FC_RELAY_CHANNEL
+        FC_RELAY_ALL
+        FC_RELAY_OFF
+
     struct fc_span:
         const void *bytes
         size_t length
+
+    struct fc_rule:
+        fc_span channels
+        fc_policy policy
+        size_t max_queue
+        uint64_t max_messages
 
     struct fc_options:
         unsigned int shards
@@ -25,6 +42,10 @@ cdef extern from "fastcast.h" nogil:
         uint32_t max_handshakes
         size_t max_message
         size_t max_queue
+        uint64_t max_messages
+        fc_policy policy
+        const fc_rule *rules
+        unsigned int rule_count
         size_t max_backlog
         size_t max_head
         uint32_t flush_interval
@@ -33,17 +54,53 @@ cdef extern from "fastcast.h" nogil:
         uint32_t ping_timeout
         uint32_t close_timeout
         fc_io_choice io
+        fc_relay relay
+        double rate_limit
+        uint32_t rate_burst
+        uint32_t max_per_address
         bint handled
+        bint closes
+        bint presence
+        bint remotes
+        bint proxy_protocol
         bint shared_table
         fc_span timeout
         fc_span too_large
         fc_span full
+        fc_span too_many
+
+    unsigned int FC_RULES_MAX
+
+    enum fc_event_kind:
+        FC_EVENT_REQUEST
+        FC_EVENT_MESSAGE
+        FC_EVENT_CLOSED
+        FC_EVENT_JOINED
+        FC_EVENT_LEFT
+        FC_EVENT_SLOW
+        FC_EVENT_MISSING
+        FC_EVENT_FLUSHED
+        FC_EVENT_INFO
 
     struct fc_event:
+        fc_event_kind kind
+        uint16_t code
+        uint16_t port
+        bint text
         uint64_t client
+        uint64_t number
         fc_span bytes
         fc_span channel
-        bint text
+        fc_span remote
+
+    struct fc_info:
+        uint64_t queued
+        uint64_t queued_bytes
+        uint32_t idle
+        bint open
+        char remote[64]
+        uint16_t port
+        uint32_t channels
 
     struct fc_events:
         size_t count
@@ -52,7 +109,17 @@ cdef extern from "fastcast.h" nogil:
     struct fc_answer:
         uint64_t client
         fc_span response
-        fc_span channel
+        bint accept
+        const fc_span *channels
+        size_t channel_count
+        fc_span address
+
+    struct fc_channel_stats:
+        uint64_t members
+        uint64_t sent
+        uint64_t delivered
+        uint64_t dropped
+        uint64_t gone
 
     struct fc_shard_stats:
         uint64_t accepted
@@ -72,6 +139,12 @@ cdef extern from "fastcast.h" nogil:
         uint64_t gone
         uint64_t sent_bytes
         uint64_t slow
+        uint64_t dropped_oldest
+        uint64_t dropped_newest
+        uint64_t conflated
+        uint64_t ignored
+        uint64_t rate_limited
+        uint64_t address_limited
         uint64_t dead
         uint64_t violations
         uint64_t pings
@@ -98,10 +171,24 @@ cdef extern from "fastcast.h" nogil:
     int fc_hub_event_fd(const fc_hub *hub)
     void fc_hub_reset_event(fc_hub *hub)
     fc_events *fc_hub_requests(fc_hub *hub)
-    fc_events *fc_hub_messages(fc_hub *hub)
+    fc_events *fc_hub_replies(fc_hub *hub)
+    fc_events *fc_hub_events(fc_hub *hub)
     void fc_hub_release(fc_hub *hub, fc_events *events)
     int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)
-    int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload)
+    int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload, fc_span key, uint64_t *reached)
+    int fc_hub_broadcast(fc_hub *hub, bint text, fc_span payload, uint64_t *reached)
+    int fc_hub_send(fc_hub *hub, uint64_t client, bint text, fc_span payload)
+    int fc_hub_subscribe(fc_hub *hub, uint64_t client, fc_span channel)
+    int fc_hub_unsubscribe(fc_hub *hub, uint64_t client, fc_span channel)
+    int fc_hub_close(fc_hub *hub, uint64_t client, uint16_t code, fc_span reason)
+    int fc_hub_check(fc_hub *hub, uint64_t client)
+    int fc_hub_inspect(fc_hub *hub, uint64_t client, uint64_t token)
+    int fc_hub_flush(fc_hub *hub, uint64_t token)
+    int fc_hub_members(fc_hub *hub, fc_span channel, uint64_t **ids, size_t *count)
+    int fc_hub_count(fc_hub *hub, fc_span channel, uint64_t *count)
+    bint fc_hub_read_channel(fc_hub *hub, fc_span channel, fc_channel_stats *stats)
+    int fc_hub_channels(fc_hub *hub, void (*each)(void *context, fc_span name, uint64_t members) noexcept, void *context)
+    uint32_t fc_hub_address_count(fc_hub *hub, fc_span address)
     void fc_hub_stop(fc_hub *hub, uint32_t timeout)
     unsigned int fc_hub_running(fc_hub *hub)
     unsigned int fc_hub_shards(const fc_hub *hub)

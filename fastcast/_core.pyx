@@ -11,11 +11,24 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     str PyUnicode_DecodeUTF8(const char *text, Py_ssize_t size, const char *errors)
+
+
+MESSAGE = FC_EVENT_MESSAGE
+CLOSED = FC_EVENT_CLOSED
+JOINED = FC_EVENT_JOINED
+LEFT = FC_EVENT_LEFT
+SLOW = FC_EVENT_SLOW
+MISSING = FC_EVENT_MISSING
+FLUSHED = FC_EVENT_FLUSHED
+INFO = FC_EVENT_INFO
+
+cdef tuple POLICIES = ("close", "drop-oldest", "drop-newest", "latest")
+cdef tuple RELAYS = ("channel", "all", "off")
 
 
 cdef int check(int result) except -1:
@@ -23,6 +36,8 @@ cdef int check(int result) except -1:
         return 0
     if result == -_errno.ENOMEM:
         raise MemoryError()
+    if result == -_errno.EINVAL:
+        raise ValueError("not a name of a channel, or not one for this; or not a code and reason to close with")
     raise OSError(-result, os.strerror(-result))
 
 
@@ -30,6 +45,14 @@ cdef inline fc_span span_of(bytes data) noexcept:
     cdef fc_span span
     span.bytes = <const char *>data
     span.length = len(data)
+    return span
+
+
+cdef inline fc_span text_span(str text) except *:
+    cdef Py_ssize_t length = 0
+    cdef fc_span span
+    span.bytes = PyUnicode_AsUTF8AndSize(text, &length)
+    span.length = <size_t>length
     return span
 
 
@@ -41,16 +64,106 @@ cdef inline str text_of(fc_span span):
     return PyUnicode_DecodeUTF8(<const char *>span.bytes, <Py_ssize_t>span.length, NULL)
 
 
+cdef class _Payload:
+    """A message's text or bytes for the time of a call."""
+
+    cdef fc_span span
+    cdef bint text
+    cdef object owner
+    cdef Py_buffer view
+
+    def __cinit__(self, object data):
+        self.text = isinstance(data, str)
+        self.owner = data
+        if self.text:
+            self.span = text_span(<str>data)
+        else:
+            PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+            self.span.bytes = self.view.buf
+            self.span.length = <size_t>self.view.len
+
+    def __dealloc__(self):
+        if not self.text:
+            PyBuffer_Release(&self.view)
+
+
+cdef object event_of(const fc_event *event):
+    """What Python gets for an event: its kind, and what belongs to that."""
+    if event.kind == FC_EVENT_MESSAGE:
+        return (
+            MESSAGE,
+            event.client,
+            text_of(event.channel) if event.channel.length else None,
+            text_of(event.bytes) if event.text else bytes_of(event.bytes),
+        )
+    if event.kind == FC_EVENT_CLOSED:
+        return CLOSED, event.client, event.code, text_of(event.bytes) if event.bytes.length else ""
+    if event.kind == FC_EVENT_JOINED or event.kind == FC_EVENT_LEFT:
+        return <int>event.kind, event.client, text_of(event.channel)
+    if event.kind == FC_EVENT_SLOW:
+        return SLOW, event.client, POLICIES[event.code], event.number
+    if event.kind == FC_EVENT_MISSING:
+        return MISSING, event.client
+    if event.kind == FC_EVENT_FLUSHED:
+        return FLUSHED, event.client
+    return INFO, event.number, info_of(event) if event.bytes.length else None
+
+
+cdef list events_of(fc_hub *hub, fc_events *taken):
+    """What was taken from the hub, which gets it back."""
+    cdef size_t i
+    if taken == NULL:
+        return []
+    try:
+        return [event_of(&taken.events[i]) for i in range(taken.count)]
+    finally:
+        fc_hub_release(hub, taken)
+
+
+cdef dict info_of(const fc_event *event):
+    cdef fc_info info
+    cdef const char *at = <const char *>event.bytes.bytes
+    cdef uint32_t length
+    cdef fc_span name
+    cdef uint32_t i
+    cdef list channels = []
+
+    # A copy, since the bytes may lie at any address.
+    memcpy(&info, at, sizeof(fc_info))
+    at += sizeof(fc_info)
+    for i in range(info.channels):
+        memcpy(&length, at, sizeof(length))
+        name.bytes = at + sizeof(length)
+        name.length = length
+        channels.append(text_of(name))
+        at += sizeof(length) + length
+    return {
+        "id": event.client,
+        "state": "open" if info.open else "closing",
+        "channels": channels,
+        "queued": info.queued,
+        "queued_bytes": info.queued_bytes,
+        "idle": info.idle / 1000,
+        "remote": info.remote.decode("ascii"),
+        "port": info.port,
+    }
+
+
+cdef void note_channel(void *context, fc_span name, uint64_t members) noexcept with gil:
+    (<list>context).append((text_of(name), members))
+
+
 cdef class Hub:
     """The shards of one server.
 
     Lives in three steps: constructed (nothing runs), ``start()``, ``stop()`` until ``running`` is 0. All sizes are
     in bytes and all times in milliseconds.
 
-    ``listeners`` is a list with one list of listening, non-blocking sockets' fds for each shard, all of the same
-    length; the hub owns and closes them. ``timeout``, ``too_large`` and ``full`` are the complete HTTP responses
-    408, 431 and 503, which the shards send without asking. ``handled`` gives the clients' messages to ``messages()``
-    instead of relaying them.
+    ``rules`` are (name or pattern, policy, bytes, messages or None) for channels, of which the first that takes in a
+    channel's name holds; the last one is for everything else. ``listeners`` is a list with one list of listening, non-blocking sockets' fds for each shard, all of the same
+    length; the hub owns and closes them. ``timeout``, ``too_large``, ``full`` and ``too_many`` are the complete HTTP
+    responses 408, 431, 503 and 429, which the shards send without asking. ``handled`` gives the clients' messages to
+    ``events()`` instead of relaying them; ``closes`` and ``presence`` ask for those events.
 
     Raises OSError when the system refuses what is needed, MemoryError, ValueError for a bad argument.
     """
@@ -64,7 +177,6 @@ cdef class Hub:
         object max_connections,
         object max_handshakes,
         size_t max_message,
-        size_t max_queue,
         size_t max_backlog,
         size_t max_head,
         uint32_t flush_interval,
@@ -75,23 +187,39 @@ cdef class Hub:
         bytes timeout not None,
         bytes too_large not None,
         bytes full not None,
-        str io="auto",
+        bytes too_many not None,
+        list rules not None,
+        double rate_limit=0,
+        uint32_t rate_burst=1,
+        object max_per_address=None,
+        str relay="channel",
         bint handled=False,
+        bint closes=False,
+        bint presence=False,
+        bint remotes=False,
+        bint proxy_protocol=False,
+        str io="auto",
         bint shared_table=False,
     ):
         cdef fc_options options
+        cdef fc_rule *rule_array = NULL
         cdef size_t each = len(listeners[0]) if listeners else 0
         cdef size_t i = 0
 
         if each == 0 or {len(fds) for fds in listeners} != {each}:
             raise ValueError("every shard needs the same number of listeners, at least one")
+        if not 1 <= len(rules) <= FC_RULES_MAX:
+            raise ValueError(f"there must be 1 to {FC_RULES_MAX} rules")
         memset(&options, 0, sizeof(options))
         options.shards = <unsigned int>len(listeners)
         options.listeners_each = <unsigned int>each
         options.max_connections = UINT32_MAX if max_connections is None else max_connections
         options.max_handshakes = UINT32_MAX if max_handshakes is None else max_handshakes
         options.max_message = max_message
-        options.max_queue = max_queue
+        _, policy, max_bytes, max_messages = rules[len(rules) - 1]
+        options.policy = <fc_policy><int>POLICIES.index(policy)
+        options.max_queue = max_bytes
+        options.max_messages = max_messages or 0
         options.max_backlog = max_backlog
         options.max_head = max_head
         options.flush_interval = flush_interval
@@ -100,16 +228,35 @@ cdef class Hub:
         options.ping_timeout = ping_timeout
         options.close_timeout = close_timeout
         options.io = {"auto": FC_IO_AUTO, "epoll": FC_IO_EPOLL, "uring": FC_IO_URING}[io]
+        options.relay = <fc_relay><int>RELAYS.index(relay)
+        options.rate_limit = rate_limit
+        options.rate_burst = rate_burst
+        options.max_per_address = max_per_address or 0
         options.handled = handled
+        options.closes = closes
+        options.presence = presence
+        options.remotes = remotes
+        options.proxy_protocol = proxy_protocol
         options.shared_table = shared_table
         options.timeout = span_of(timeout)
         options.too_large = span_of(too_large)
         options.full = span_of(full)
+        options.too_many = span_of(too_many)
 
         cdef int *fds_array = <int *>malloc(len(listeners) * each * sizeof(int))
-        if fds_array == NULL:
-            raise MemoryError()
+        rule_array = <fc_rule *>malloc(len(rules) * sizeof(fc_rule))
         try:
+            if fds_array == NULL or rule_array == NULL:
+                raise MemoryError()
+            for i in range(<size_t>len(rules) - 1):
+                name, policy, max_bytes, max_messages = rules[i]
+                rule_array[i].channels = text_span(name)
+                rule_array[i].policy = <fc_policy><int>POLICIES.index(policy)
+                rule_array[i].max_queue = max_bytes
+                rule_array[i].max_messages = max_messages or 0
+            options.rules = rule_array
+            options.rule_count = <unsigned int>(len(rules) - 1)
+            i = 0
             for fds in listeners:
                 for fd in fds:
                     fds_array[i] = fd
@@ -118,6 +265,7 @@ cdef class Hub:
             check(fc_hub_create(&self.hub, &options))
         finally:
             free(fds_array)
+            free(rule_array)
 
     def __dealloc__(self):
         if self.hub != NULL:
@@ -143,7 +291,7 @@ cdef class Hub:
 
     @property
     def event_fd(self):
-        """Readable when ``requests()`` or ``messages()`` has something to give, or a shard has ended."""
+        """Readable when ``requests()`` or ``events()`` has something to give, or a shard has ended."""
         return fc_hub_event_fd(self.hub)
 
     @property
@@ -175,93 +323,201 @@ cdef class Hub:
         fc_hub_reset_event(self.hub)
 
     def requests(self):
-        """Take the oldest request heads that wait, 256 at most, as a list of (client id, head)."""
-        cdef fc_events *taken = fc_hub_requests(self.hub)
-        cdef size_t i
-        if taken == NULL:
-            return []
-        try:
-            return [(taken.events[i].client, bytes_of(taken.events[i].bytes)) for i in range(taken.count)]
-        finally:
-            fc_hub_release(self.hub, taken)
+        """Take the oldest request heads that wait, 256 at most, as a list of (client id, head, host, port).
 
-    def messages(self):
-        """Take the oldest messages that wait, 256 at most, as a list of (client id, channel, str or bytes).
-
-        There are some only if ``handled``.
+        The last two say where the request is from, if ``remotes`` asked for it; else they are "" and 0.
         """
-        cdef fc_events *taken = fc_hub_messages(self.hub)
+        cdef fc_events *taken = fc_hub_requests(self.hub)
+        cdef const fc_event *event
         cdef size_t i
+        cdef list requests = []
         if taken == NULL:
-            return []
+            return requests
         try:
-            return [
-                (
-                    taken.events[i].client,
-                    text_of(taken.events[i].channel),
-                    text_of(taken.events[i].bytes) if taken.events[i].text else bytes_of(taken.events[i].bytes),
-                )
-                for i in range(taken.count)
-            ]
+            for i in range(taken.count):
+                event = &taken.events[i]
+                remote = text_of(event.remote) if event.remote.length else ""
+                requests.append((event.client, bytes_of(event.bytes), remote, event.port))
+            return requests
         finally:
             fc_hub_release(self.hub, taken)
+
+    def events(self):
+        """Take the oldest events that wait, 256 at most, as a list of tuples that begin with the kind.
+
+        (MESSAGE, client id, channel or None, str or bytes), (CLOSED, client id, code, reason), (JOINED, client id,
+        channel), (LEFT, client id, channel), (SLOW, client id, policy, bytes that wait), (MISSING, client id).
+        """
+        return events_of(self.hub, fc_hub_events(self.hub))
+
+    def replies(self):
+        """The same for replies: (FLUSHED, token) of each shard, (INFO, token, dict or None)."""
+        return events_of(self.hub, fc_hub_replies(self.hub))
 
     def answer(self, list answers not None):
-        """Answer clients that asked, by (client id, response, channel) for each.
+        """Answer clients that asked, by (client id, response, channels, address) for each.
 
-        The response is written; then the WebSocket is open on the channel or, where that is None, the connection
-        ends. A client that has gone in the meantime is no error.
+        The response is written; then the WebSocket is open on the channels or, where they are None, the connection
+        ends. The address counts for ``max_per_address``, unless it's "". A client that has gone in the meantime is no
+        error.
         """
         cdef Py_ssize_t n = len(answers)
+        cdef Py_ssize_t total = 0
         cdef Py_ssize_t i = 0
-        cdef Py_ssize_t length
+        cdef Py_ssize_t used = 0
         cdef int result
+        for answer in answers:
+            total += 0 if answer[2] is None else len(answer[2])
         cdef fc_answer *array = <fc_answer *>malloc(n * sizeof(fc_answer) + 1)
-        if array == NULL:
-            raise MemoryError()
+        cdef fc_span *names = <fc_span *>malloc(total * sizeof(fc_span) + 1)
         try:
-            for client, response, channel in answers:
-                length = 0
+            if array == NULL or names == NULL:
+                raise MemoryError()
+            for client, response, channels, address in answers:
                 array[i].client = client
                 array[i].response = span_of(<bytes?>response)
-                array[i].channel.bytes = NULL
-                if channel is not None:
-                    array[i].channel.bytes = PyUnicode_AsUTF8AndSize(channel, &length)
-                array[i].channel.length = <size_t>length
+                array[i].accept = channels is not None
+                array[i].channels = names + used
+                array[i].channel_count = 0
+                array[i].address = text_span(address)
+                if channels is not None:
+                    array[i].channel_count = <size_t>len(channels)
+                    for channel in channels:
+                        names[used] = text_span(channel)
+                        used += 1
                 i += 1
             with nogil:
                 result = fc_hub_answer(self.hub, array, <size_t>n)
         finally:
             free(array)
+            free(names)
         check(result)
 
-    def publish(self, str channel not None, object data):
-        """Send str as text, or bytes-like data as binary, to every client of the channel.
+    def publish(self, str channel not None, object data, str key=None):
+        """Send str as text, or bytes-like data as binary, to every client of the channel; returns how many.
 
         Raises BlockingIOError while the shards are too far behind, OSError with ESHUTDOWN once the hub is stopping,
-        with EMSGSIZE for more than 1 GiB.
+        with EMSGSIZE for more than 1 GiB, ValueError for what isn't the name of a channel.
         """
-        cdef Py_ssize_t length = 0
-        cdef Py_buffer view
-        cdef fc_span name
-        cdef fc_span payload
+        cdef _Payload payload = _Payload(data)
+        cdef fc_span name = text_span(channel)
+        cdef fc_span its_key
+        cdef uint64_t reached = 0
         cdef int result
 
-        name.bytes = PyUnicode_AsUTF8AndSize(channel, &length)
-        name.length = <size_t>length
-        if isinstance(data, str):
-            payload.bytes = PyUnicode_AsUTF8AndSize(data, &length)
-            payload.length = <size_t>length
-            with nogil:
-                result = fc_hub_publish(self.hub, name, True, payload)
-        else:
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            payload.bytes = view.buf
-            payload.length = <size_t>view.len
-            with nogil:
-                result = fc_hub_publish(self.hub, name, False, payload)
-            PyBuffer_Release(&view)
+        its_key.bytes = NULL
+        its_key.length = 0
+        if key is not None:
+            its_key = text_span(key)
+        with nogil:
+            result = fc_hub_publish(self.hub, name, payload.text, payload.span, its_key, &reached)
         check(result)
+        return reached
+
+    def broadcast(self, object data):
+        """The same to every client."""
+        cdef _Payload payload = _Payload(data)
+        cdef uint64_t reached = 0
+        cdef int result
+        with nogil:
+            result = fc_hub_broadcast(self.hub, payload.text, payload.span, &reached)
+        check(result)
+        return reached
+
+    def send(self, uint64_t client, object data):
+        """The same to one client, which may have gone."""
+        cdef _Payload payload = _Payload(data)
+        cdef int result
+        with nogil:
+            result = fc_hub_send(self.hub, client, payload.text, payload.span)
+        check(result)
+
+    def subscribe(self, uint64_t client, str channel not None):
+        """Make an open client a member of a channel or pattern. ValueError for a bad name."""
+        cdef fc_span name = text_span(channel)
+        cdef int result
+        with nogil:
+            result = fc_hub_subscribe(self.hub, client, name)
+        check(result)
+
+    def unsubscribe(self, uint64_t client, str channel not None):
+        """End that."""
+        cdef fc_span name = text_span(channel)
+        cdef int result
+        with nogil:
+            result = fc_hub_unsubscribe(self.hub, client, name)
+        check(result)
+
+    def close(self, uint64_t client, uint16_t code, str reason not None):
+        """Close an open client behind all that is published. ValueError for a wrong code or too long a reason."""
+        cdef fc_span why = text_span(reason)
+        cdef int result
+        with nogil:
+            result = fc_hub_close(self.hub, client, code, why)
+        check(result)
+
+    def check(self, uint64_t client):
+        """Have a MISSING event come if the client isn't open; behind its CLOSED, if it had one."""
+        cdef int result
+        with nogil:
+            result = fc_hub_check(self.hub, client)
+        check(result)
+
+    def inspect(self, uint64_t client, uint64_t token):
+        """Have an INFO reply with the token come."""
+        cdef int result
+        with nogil:
+            result = fc_hub_inspect(self.hub, client, token)
+        check(result)
+
+    def flush(self, uint64_t token):
+        """Have a FLUSHED reply with the token come from each shard, when all that is published by now is written."""
+        cdef int result
+        with nogil:
+            result = fc_hub_flush(self.hub, token)
+        check(result)
+
+    def members(self, str channel not None):
+        """The ids of those whom a message to the channel reaches; of a pattern, of its subscribers."""
+        cdef fc_span name = text_span(channel)
+        cdef uint64_t *ids = NULL
+        cdef size_t count = 0
+        cdef size_t i
+        cdef int result
+        with nogil:
+            result = fc_hub_members(self.hub, name, &ids, &count)
+        check(result)
+        try:
+            return [ids[i] for i in range(count)]
+        finally:
+            free(ids)
+
+    def count(self, str channel not None):
+        """How many subscriptions a message to the channel reaches."""
+        cdef fc_span name = text_span(channel)
+        cdef uint64_t count = 0
+        cdef int result
+        with nogil:
+            result = fc_hub_count(self.hub, name, &count)
+        check(result)
+        return count
+
+    def channels(self):
+        """The channels and patterns that have clients, as a list of (name, clients)."""
+        cdef list found = []
+        check(fc_hub_channels(self.hub, note_channel, <void *>found))
+        return found
+
+    def channel_stats(self, str channel not None):
+        """What became of messages to subscribers of just this name; None if there are none."""
+        cdef fc_channel_stats stats
+        if not fc_hub_read_channel(self.hub, text_span(channel), &stats):
+            return None
+        return stats
+
+    def address_count(self, str address not None):
+        """Open clients that count for the address."""
+        return fc_hub_address_count(self.hub, text_span(address))
 
     def stats(self):
         """Counters and gauges: of the hub, summed over the shards, and of each shard under ``"shards"``."""

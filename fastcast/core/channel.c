@@ -6,6 +6,9 @@
  */
 #include "channel.h"
 
+#include "hash.h"
+#include "topic.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,35 +16,17 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* Eight bytes at a time: multiplied into 128 bits, whose halves are folded; the key enters before each. */
-static uint64_t fold(uint64_t word, uint64_t key)
+int fc_channels_init(struct fc_channels *channels, unsigned shards, const struct fc_rule *rules, unsigned rule_count)
 {
-    unsigned __int128 product = (unsigned __int128)(word ^ key) * UINT64_C(0x9E3779B97F4A7C15);
-
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-static uint32_t hash_name(const struct fc_channels *channels, const char *name, size_t length)
-{
-    uint64_t hash = channels->key ^ length;
-
-    for (size_t i = 0; i < length; i += 8) {
-        uint64_t word = 0;
-        memcpy(&word, name + i, length - i < 8 ? length - i : 8);
-        hash = fold(hash + word, channels->key + i);
-    }
-    return (uint32_t)(hash ^ hash >> 32);
-}
-
-int fc_channels_init(struct fc_channels *channels, unsigned shards)
-{
-    *channels = (struct fc_channels){.bucket_count = 16, .shards = shards};
+    *channels =
+        (struct fc_channels){.bucket_count = 16, .shards = shards, .rules = rules, .rule_count = rule_count};
     channels->buckets = calloc(channels->bucket_count, sizeof(struct fc_channel *));
     if (!channels->buckets)
         return -ENOMEM;
     /* Without entropy, early at boot, the time must do. */
     if (getrandom(&channels->key, sizeof channels->key, GRND_NONBLOCK) != sizeof channels->key)
         channels->key = (uint64_t)(uintptr_t)channels->buckets ^ (uint64_t)time(NULL) << 32;
+    fc_patterns_init(&channels->patterns, channels->key);
     pthread_mutex_init(&channels->lock, NULL);
     return 0;
 }
@@ -50,6 +35,7 @@ void fc_channels_destroy(struct fc_channels *channels)
 {
     if (!channels->buckets)
         return;
+    fc_patterns_destroy(&channels->patterns);
     free(channels->buckets);
     pthread_mutex_destroy(&channels->lock);
     channels->buckets = NULL;
@@ -91,13 +77,20 @@ static void grow(struct fc_channels *channels)
     free(old);
 }
 
-static struct fc_channel *make(struct fc_channels *channels, uint32_t hash, const char *name, size_t length)
+static void destroy(struct fc_channel *channel)
+{
+    pthread_mutex_destroy(&channel->lock);
+    free(channel->seats);
+    free(channel);
+}
+
+static struct fc_channel *make(const struct fc_channels *channels, const char *name, size_t length)
 {
     struct fc_channel *channel = malloc(sizeof *channel + length);
 
     if (!channel)
         return NULL;
-    *channel = (struct fc_channel){.hash = hash, .length = length};
+    *channel = (struct fc_channel){.length = length};
     channel->seats = calloc(channels->shards, sizeof *channel->seats);
     if (!channel->seats) {
         free(channel);
@@ -105,26 +98,60 @@ static struct fc_channel *make(struct fc_channels *channels, uint32_t hash, cons
     }
     atomic_init(&channel->references, 1);
     pthread_mutex_init(&channel->lock, NULL);
-    memcpy(channel->name, name, length);
+    if (length > 0)
+        memcpy(channel->name, name, length);
+    channel->rule = fc_rules_find(channels->rules, channels->rule_count, name, length);
+    return channel;
+}
 
+static struct fc_channel *enlist(struct fc_channels *channels, uint32_t hash, const char *name, size_t length)
+{
+    struct fc_channel *channel = make(channels, name, length);
+
+    if (!channel)
+        return NULL;
+    channel->hash = hash;
+    channel->pattern = fc_topic_is_pattern(name, length);
+    if (channel->pattern) {
+        if (fc_patterns_add(&channels->patterns, name, length, channel)) {
+            destroy(channel);
+            return NULL;
+        }
+        atomic_fetch_add_explicit(&channels->pattern_count, 1, memory_order_relaxed);
+    }
     if (channels->count >= channels->bucket_count)
         grow(channels);
+    channel->listed = true;
     channel->next = *bucket(channels, hash);
     *bucket(channels, hash) = channel;
     channels->count++;
     return channel;
 }
 
+static void unlist(struct fc_channels *channels, struct fc_channel *channel)
+{
+    struct fc_channel **place = bucket(channels, channel->hash);
+
+    while (*place != channel)
+        place = &(*place)->next;
+    *place = channel->next;
+    channels->count--;
+    if (channel->pattern) {
+        fc_patterns_remove(&channels->patterns, channel->name, channel->length);
+        atomic_fetch_sub_explicit(&channels->pattern_count, 1, memory_order_relaxed);
+    }
+}
+
 static struct fc_channel *acquire(struct fc_channels *channels, const char *name, size_t length, bool may_make)
 {
-    uint32_t hash = hash_name(channels, name, length);
+    uint32_t hash = fc_hash(channels->key, name, length);
 
     pthread_mutex_lock(&channels->lock);
     struct fc_channel *channel = lookup(channels, hash, name, length);
     if (channel)
         fc_channel_ref(channel);
     else if (may_make)
-        channel = make(channels, hash, name, length);
+        channel = enlist(channels, hash, name, length);
     pthread_mutex_unlock(&channels->lock);
     return channel;
 }
@@ -137,6 +164,71 @@ struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *nam
 struct fc_channel *fc_channels_find(struct fc_channels *channels, const char *name, size_t length)
 {
     return acquire(channels, name, length, false);
+}
+
+struct fc_channel *fc_channels_unlisted(struct fc_channels *channels)
+{
+    return make(channels, "", 0);
+}
+
+static int add_to_audience(void *context, struct fc_channel *channel)
+{
+    struct fc_audience *audience = context;
+
+    if (audience->count == audience->capacity) {
+        unsigned capacity = 2 * audience->capacity;
+        struct fc_channel **old = audience->channels == audience->few ? NULL : audience->channels;
+        struct fc_channel **grown = realloc(old, capacity * sizeof(struct fc_channel *));
+        if (!grown)
+            return -ENOMEM;
+        if (!old)
+            memcpy(grown, audience->few, sizeof audience->few);
+        audience->channels = grown;
+        audience->capacity = capacity;
+    }
+    audience->channels[audience->count++] = fc_channel_ref(channel);
+    return 0;
+}
+
+int fc_channels_resolve(struct fc_channels *channels, const char *name, size_t length, struct fc_audience *audience)
+{
+    uint32_t hash = fc_hash(channels->key, name, length);
+
+    audience->count = 0;
+    audience->capacity = sizeof audience->few / sizeof audience->few[0];
+    audience->channels = audience->few;
+    pthread_mutex_lock(&channels->lock);
+    struct fc_channel *channel = lookup(channels, hash, name, length);
+    int error = channel ? add_to_audience(audience, channel) : 0;
+    if (!error)
+        error = fc_patterns_match(&channels->patterns, name, length, add_to_audience, audience);
+    pthread_mutex_unlock(&channels->lock);
+    if (error)
+        fc_channels_release(channels, audience);
+    return error;
+}
+
+void fc_channels_release(struct fc_channels *channels, struct fc_audience *audience)
+{
+    for (unsigned i = 0; i < audience->count; i++)
+        fc_channel_unref(channels, audience->channels[i]);
+    if (audience->channels != audience->few)
+        free(audience->channels);
+    audience->count = 0;
+    audience->channels = audience->few;
+}
+
+int fc_channels_all(struct fc_channels *channels, struct fc_channel ***all, size_t *count)
+{
+    *count = 0;
+    pthread_mutex_lock(&channels->lock);
+    *all = malloc((channels->count + 1) * sizeof(struct fc_channel *));
+    for (size_t i = 0; *all && i < channels->bucket_count; i++) {
+        for (struct fc_channel *channel = channels->buckets[i]; channel; channel = channel->next)
+            (*all)[(*count)++] = fc_channel_ref(channel);
+    }
+    pthread_mutex_unlock(&channels->lock);
+    return *all ? 0 : -ENOMEM;
 }
 
 void fc_channel_unref(struct fc_channels *channels, struct fc_channel *channel)
@@ -155,17 +247,9 @@ void fc_channel_unref(struct fc_channels *channels, struct fc_channel *channel)
     /* Perhaps the last one: under the lock nobody can find it and take another. */
     pthread_mutex_lock(&channels->lock);
     bool last = atomic_fetch_sub_explicit(&channel->references, 1, memory_order_acq_rel) == 1;
-    if (last) {
-        struct fc_channel **place = bucket(channels, channel->hash);
-        while (*place != channel)
-            place = &(*place)->next;
-        *place = channel->next;
-        channels->count--;
-    }
+    if (last && channel->listed)
+        unlist(channels, channel);
     pthread_mutex_unlock(&channels->lock);
-    if (last) {
-        pthread_mutex_destroy(&channel->lock);
-        free(channel->seats);
-        free(channel);
-    }
+    if (last)
+        destroy(channel);
 }

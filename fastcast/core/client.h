@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct fc_extra;
 struct fc_head;
 struct fc_inbound;
 struct fc_queue;
@@ -14,7 +15,7 @@ enum fc_client_state {
     FC_CLIENT_FREE,
     FC_CLIENT_HEAD,    /* collecting the request head */
     FC_CLIENT_ASKED,   /* Python decides on the request; not read from */
-    FC_CLIENT_OPEN,    /* a member of its channel */
+    FC_CLIENT_OPEN,    /* a member of its channels */
     FC_CLIENT_LEAVING, /* its Close or an error has come, our Close follows what was published before; not read from */
     FC_CLIENT_CLOSING, /* our Close is on its way or sent, the client's is awaited */
     FC_CLIENT_ENDING,  /* what's queued is the last: then we shut down our side; not read from */
@@ -23,17 +24,19 @@ enum fc_client_state {
 
 /* A slot. What an idle client costs is this and its place in a room: nothing else is kept for it. 40 bytes. */
 struct fc_client {
-    uint32_t fd : 24;
+    uint32_t fd : 22;
     uint32_t state : 3;
     uint32_t ready : 1;   /* in line to be read from; HEAD: in the list of fc_waiting */
     uint32_t unread : 1;  /* there may be something to read, and no further event will say so */
     uint32_t hup : 1;     /* the other side is shut down: only reading 0 bytes is the end */
     uint32_t pinged : 1;  /* a Ping is out, and nothing has come since */
     uint32_t refused : 1; /* beyond max_connections: gets a 503 once its head has come */
+    uint32_t extended : 1; /* `extra` is in use, in the place of `room` and `position` */
+    uint32_t late : 1;     /* may be in the `late` list of one of its rooms */
     uint32_t generation;  /* 30 bits, never 0 while in use */
     uint32_t active;      /* tick of the last sign of life, of our Ping, or of entry into the state; see fc_shard */
     union {
-        uint32_t position;  /* in the room's list of members */
+        uint32_t position;  /* in the room's list of members, unless extended */
         uint32_t next_free; /* FREE only */
     };
     union {
@@ -42,7 +45,8 @@ struct fc_client {
     };
     struct fc_queue *queue; /* NULL while nothing waits */
     union {
-        struct fc_room *room; /* OPEN and LEAVING only */
+        struct fc_room *room;   /* OPEN and LEAVING only: that of its one channel, NULL if it has none; */
+        struct fc_extra *extra; /* and if it's extended, in any state */
         struct {
             uint32_t newer;
             uint32_t older;
@@ -51,7 +55,7 @@ struct fc_client {
 };
 
 /* Fd numbers that a slot can hold, and slots that an id can name. */
-#define FC_FD_MAX (UINT32_C(1) << 24)
+#define FC_FD_MAX (UINT32_C(1) << 22)
 
 /* Slots live in chunks, so that they never move, and that an emptied table gives memory back. */
 #define FC_CHUNK_SLOTS 1024u

@@ -5,6 +5,7 @@
  */
 #include "conn.h"
 
+#include "extra.h"
 #include "fanout.h"
 #include "head.h"
 #include "read.h"
@@ -86,6 +87,27 @@ static void end_handshake(struct fc_shard *shard, struct fc_client *client, uint
     fc_discount(&shard->counters.handshakes, 1);
 }
 
+void fc_conn_tell_closed(struct fc_shard *shard, uint64_t id, uint16_t code, const void *reason, size_t n)
+{
+    struct fc_event event = {.kind = FC_EVENT_CLOSED, .client = id, .code = code};
+
+    if (!shard->exchange->options.closes)
+        return;
+    if (n > 0 && (event.message = fc_message_raw(&shard->exchange->account, reason, n)))
+        event.bytes = (struct fc_span){fc_message_payload(event.message), n};
+    fc_shard_tell(shard, &event);
+}
+
+/* An OPEN or LEAVING client is that no more. */
+static void leave(struct fc_shard *shard, struct fc_client *client, uint32_t slot, uint16_t code, const void *reason,
+                  size_t n)
+{
+    fc_discount(&shard->counters.clients, 1);
+    fc_fanout_leave(shard, slot);
+    fc_conn_tell_closed(shard, fc_shard_id(shard, client, slot), code, reason, n);
+    client->active = shard->tick;
+}
+
 static void free_head(struct fc_client *client)
 {
     free(client->head);
@@ -104,14 +126,17 @@ void fc_conn_drop(struct fc_shard *shard, uint32_t slot)
         break;
     case FC_CLIENT_OPEN:
     case FC_CLIENT_LEAVING:
-        fc_discount(&shard->counters.clients, 1);
-        fc_fanout_leave(shard, slot);
+        leave(shard, client, slot, FC_CLOSE_ABNORMAL, NULL, 0);
         fc_read_forget(client);
         break;
     default:
         fc_read_forget(client);
     }
     fc_write_forget(shard, client);
+    if (client->extended) {
+        fc_addresses_give(&shard->exchange->addresses, client->extra->address);
+        fc_client_free_extra(client, &shard->exchange->channels);
+    }
     close((int)client->fd);
     if (!client->refused)
         give_place_back(shard);
@@ -142,7 +167,40 @@ void fc_conn_abort(struct fc_shard *shard, uint32_t slot)
     fc_conn_drop(shard, slot);
 }
 
-void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel, struct fc_message *response)
+static int join_all(struct fc_shard *shard, uint32_t slot, struct fc_admission *admission)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    int error = 0;
+
+    if (admission->address) {
+        error = fc_client_extend(client);
+        if (error)
+            fc_addresses_give(&shard->exchange->addresses, admission->address);
+        else
+            client->extra->address = admission->address;
+    }
+    for (size_t i = 0; i < admission->count; i++) {
+        if (error)
+            fc_channel_unref(&shard->exchange->channels, admission->channels[i]);
+        else
+            error = fc_fanout_join(shard, slot, admission->channels[i]);
+    }
+    free(admission);
+    return error;
+}
+
+static int let_in(struct fc_shard *shard, uint32_t slot, const struct fc_command *answer)
+{
+    int error = 0;
+
+    if (answer->admission)
+        error = join_all(shard, slot, answer->admission);
+    else if (answer->channel)
+        error = fc_fanout_join(shard, slot, answer->channel);
+    return error ? error : fc_fanout_enter(shard, slot);
+}
+
+void fc_conn_answer(struct fc_shard *shard, uint32_t slot, const struct fc_command *answer)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
     struct fc_head *rest = client->head;
@@ -150,16 +208,23 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
 
     client->head = NULL;
     client->active = shard->tick;
-    if (!channel) {
+    if (answer->code != FC_ANSWER_ACCEPT) {
         end_handshake(shard, client, slot);
         fc_count(&shard->counters.refused, 1);
+        if (answer->code == FC_ANSWER_LIMITED) {
+            fc_count(&shard->counters.address_limited, 1);
+            fc_conn_tell_closed(shard, id, FC_CLOSE_ABNORMAL, NULL, 0);
+        }
         client->state = FC_CLIENT_ENDING;
-        fc_write_own(shard, slot, response);
+        fc_write_own(shard, slot, answer->message);
         free(rest);
         return;
     }
-    if (fc_fanout_join(shard, slot, channel)) {
-        fc_message_unref(response);
+    client->room = NULL; /* the place was used for the list of those who wait */
+    if (let_in(shard, slot, answer)) {
+        fc_fanout_leave(shard, slot);
+        fc_message_unref(answer->message);
+        fc_conn_tell_closed(shard, id, FC_CLOSE_ABNORMAL, NULL, 0);
         fc_conn_respond(shard, slot, shard->exchange->options.full);
         free(rest);
         return;
@@ -168,7 +233,7 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
     client->state = FC_CLIENT_OPEN;
     fc_count(&shard->counters.opened, 1);
     fc_count(&shard->counters.clients, 1);
-    fc_write_own(shard, slot, response);
+    fc_write_own(shard, slot, answer->message);
     if (fc_clients_find(&shard->clients, id) == client && rest)
         fc_read_frames(shard, slot, rest->bytes, rest->length);
     free(rest);
@@ -187,13 +252,6 @@ void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span respo
     fc_write_own(shard, slot, fc_message_raw(&shard->exchange->account, response.bytes, response.length));
 }
 
-static void leave(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
-{
-    fc_discount(&shard->counters.clients, 1);
-    fc_fanout_leave(shard, slot);
-    client->active = shard->tick;
-}
-
 static void write_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
 {
     uint8_t bytes[4];
@@ -208,16 +266,26 @@ void fc_conn_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
 
     if (code == FC_ERR_POLICY)
         fc_write_drop_unstarted(shard, client);
-    leave(shard, client, slot);
+    leave(shard, client, slot, code, NULL, 0);
     client->state = FC_CLIENT_CLOSING;
     write_close(shard, slot, code);
 }
 
-void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code)
+void fc_conn_dismiss(struct fc_shard *shard, uint32_t slot, struct fc_message *close)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    const uint8_t *frame = fc_message_wire(close);
+
+    leave(shard, client, slot, (uint16_t)(frame[2] << 8 | frame[3]), frame + 4, close->size - 4);
+    client->state = FC_CLIENT_CLOSING;
+    fc_write_own(shard, slot, close);
+}
+
+void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code, struct fc_message *reason)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    leave(shard, client, slot);
+    leave(shard, client, slot, code, reason ? fc_message_wire(reason) : NULL, reason ? reason->size : 0);
     client->state = FC_CLIENT_ENDING;
     write_close(shard, slot, code);
 }

@@ -14,8 +14,11 @@ void fc_conn_start(struct fc_shard *shard, int fd, bool refused);
 /* What the kernel tells of its socket: FC_IO_* bits. */
 void fc_conn_event(struct fc_shard *shard, uint32_t slot, uint32_t what);
 
-/* Python's answer to an ASKED client. Takes over both references. */
-void fc_conn_answer(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel, struct fc_message *response);
+/* Python's answer to an ASKED client. Takes over the references. */
+void fc_conn_answer(struct fc_shard *shard, uint32_t slot, const struct fc_command *answer);
+
+/* Tells Python, if it wants to hear of it, of the end of a client that it had accepted. */
+void fc_conn_tell_closed(struct fc_shard *shard, uint64_t id, uint16_t code, const void *reason, size_t n);
 
 /* Answers a client in HEAD or ASKED with a complete HTTP response, and ends. */
 void fc_conn_respond(struct fc_shard *shard, uint32_t slot, struct fc_span response);
@@ -26,8 +29,12 @@ void fc_conn_ping(struct fc_shard *shard, uint32_t slot);
  * only a frame that's begun still goes out. */
 void fc_conn_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
 
-/* The last word to a LEAVING client: the answer to its Close, or the code of its error. */
-void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code);
+/* Closes an OPEN client as Python wants it, with a complete Close frame. */
+void fc_conn_dismiss(struct fc_shard *shard, uint32_t slot, struct fc_message *close);
+
+/* The last word to a LEAVING client: the answer to its Close, which had the reason (NULL: none), or the code of its
+ * error. */
+void fc_conn_say_close(struct fc_shard *shard, uint32_t slot, uint16_t code, struct fc_message *reason);
 
 /* All is said to an ENDING client: shuts down our side, and waits for the client's. */
 void fc_conn_shut_down(struct fc_shard *shard, uint32_t slot);

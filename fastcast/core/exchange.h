@@ -1,7 +1,8 @@
-/* What the shards of a hub share: channels, mailboxes, the requests for Python, limits. */
+/* What the shards of a hub share: channels, mailboxes, the events for Python, limits. */
 #ifndef FC_EXCHANGE_H
 #define FC_EXCHANGE_H
 
+#include "address.h"
 #include "channel.h"
 #include "client.h"
 #include "fastcast.h"
@@ -14,8 +15,12 @@
 
 struct fc_exchange {
     struct fc_options options; /* not written once the shards run */
+    struct fc_rule *rules; /* those of the options, and behind them the one for all other channels */
+    unsigned rule_count;
     struct fc_account account;
     struct fc_channels channels;
+    struct fc_channel *everyone; /* each open client is its member */
+    struct fc_addresses addresses;
     struct fc_mailbox *mailboxes; /* one for each shard */
     int *doors;                   /* for each shard the end of a socket pair that takes fds for it */
     atomic_int *vacant;           /* for each shard, places that no client has, and none is promised */
@@ -31,7 +36,8 @@ struct fc_exchange {
     atomic_ullong deadline; /* milliseconds of CLOCK_MONOTONIC; 0: none */
 
     struct fc_inbox requests; /* for Python */
-    struct fc_inbox messages;
+    struct fc_inbox events;
+    struct fc_inbox replies; /* to its questions, which don't wait behind what its handlers have yet to do */
     int event_fd;
 };
 
@@ -44,29 +50,40 @@ void fc_exchange_destroy(struct fc_exchange *exchange);
 
 #define FC_PUBLISH_MAX 64
 
-/* Publishes up to FC_PUBLISH_MAX messages to a channel, in this order and in one piece: all members hear them in
- * the same order, on whatever shard they are. Consumes the references of the messages. Returns how many
- * deliveries were lost because a shard could not be told for want of memory: normally 0. */
-uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel *channel,
-                             struct fc_message *const *messages, unsigned n);
+/* Publishes up to FC_PUBLISH_MAX messages to one or more channels, in this order and in one piece: all members hear them
+ * in the same order, on whatever shard they are. Consumes the references of the messages. Sorts the channels. Returns how
+ * many deliveries were lost because a shard could not be told for want of memory: normally 0. *reached, if not NULL: the
+ * others. */
+uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel **channels, unsigned count,
+                             struct fc_message *const *messages, unsigned n, uint64_t *reached);
 
-/* Puts commands into a shard's mailbox. Consumes their references, also on failure. 0 or -ENOMEM. */
-int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n);
+/* Puts commands into a shard's mailbox, `weight` of whose bytes are to be settled. Consumes their references, also on
+ * failure. 0 or -ENOMEM. */
+int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n,
+                        size_t weight);
+
+/* Gives back the references of a command that won't be obeyed. */
+void fc_exchange_drop_command(struct fc_exchange *exchange, const struct fc_command *command);
 
 /* A shard has dealt with `bytes` of what was published to it. */
 void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t bytes);
 
-/* Hands a request head, copied, to Python, which sees it after the next fc_exchange_notify. 0 or -ENOMEM. */
-int fc_exchange_ask(struct fc_exchange *exchange, uint64_t client, const uint8_t *head, size_t length);
+/* Hands an event to Python, which sees it after the next fc_exchange_notify. Consumes the references of the event, also
+ * on failure. 0 or -ENOMEM. */
+int fc_exchange_tell(struct fc_exchange *exchange, const struct fc_event *event);
 
-/* The same for up to FC_PUBLISH_MAX messages that a client has sent to its channel. Consumes the references of the
- * messages, also on failure. */
+/* The same for a request, with a copy of the head, and of the text that says where it's from. */
+int fc_exchange_ask(struct fc_exchange *exchange, const struct fc_event *request);
+
+/* The same for up to FC_PUBLISH_MAX messages of a client, whose home is `channel`, or NULL. Consumes the references of
+ * the messages, also on failure. */
 int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
                           struct fc_message *const *messages, unsigned n);
 
 /* For Python: takes a piece of what waits. */
 struct fc_events *fc_exchange_requests(struct fc_exchange *exchange);
-struct fc_events *fc_exchange_messages(struct fc_exchange *exchange);
+struct fc_events *fc_exchange_events(struct fc_exchange *exchange);
+struct fc_events *fc_exchange_replies(struct fc_exchange *exchange);
 
 /* Makes the event fd unreadable, until the next notification. */
 void fc_exchange_reset(const struct fc_exchange *exchange);

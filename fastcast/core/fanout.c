@@ -2,19 +2,28 @@
  *
  * Published messages are appended to their rooms; a flush then goes over a room's members and writes all that
  * came due in one write to each. Rooms with something to send stand in line for the next pass, and a pass is served in
- * slices of some FC_SEND_BATCH writes; between slices the shard reads, accepts and pings. Owned by the shard's thread.
+ * slices of some FC_SEND_BATCH writes; between slices the shard reads, accepts and pings.
+ *
+ * A client that must be served out of turn (it leaves a room, gets something of its own, or two of its channels get the
+ * same message) is caught up: what its rooms owe it is written at once, and they note that it has it. Owned by the
+ * shard's thread.
  */
 #include "fanout.h"
 
-#include "room.h"
+#include "conn.h"
+#include "extra.h"
 #include "write.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 static struct fc_seat *seat(const struct fc_shard *shard, struct fc_channel *channel)
 {
     return &channel->seats[shard->index];
 }
+
+/* ---- lines ---- */
 
 static void append(struct fc_line *line, struct fc_room *room)
 {
@@ -37,127 +46,443 @@ static struct fc_room *take_first(struct fc_line *line)
     return room;
 }
 
+/* ---- rooms ---- */
+
+static struct fc_room *open_room(struct fc_shard *shard, struct fc_channel *channel)
+{
+    struct fc_room *room = fc_room_new(channel);
+
+    if (room) {
+        pthread_mutex_lock(&channel->lock);
+        seat(shard, channel)->room = room;
+        pthread_mutex_unlock(&channel->lock);
+    }
+    return room;
+}
+
 /* What isn't written any more is settled all the same. */
 static void free_room(struct fc_shard *shard, struct fc_room *room)
 {
     struct fc_channel *channel = room->channel;
 
+    pthread_mutex_lock(&channel->lock);
     seat(shard, channel)->room = NULL;
+    for (unsigned fate = 0; fate < FC_FATES; fate++)
+        fc_shard_tally(shard, channel, fate, atomic_load_explicit(&room->tally.of[fate], memory_order_relaxed));
+    pthread_mutex_unlock(&channel->lock);
     fc_exchange_settle(shard->exchange, shard->index, fc_room_free(room));
     fc_channel_unref(&shard->exchange->channels, channel);
 }
 
-void fc_fanout_add(struct fc_shard *shard, struct fc_channel *channel, struct fc_message *message)
+static void free_if_idle(struct fc_shard *shard, struct fc_room *room)
 {
-    struct fc_room *room = seat(shard, channel)->room;
+    if (fc_room_size(room) == 0 && !room->listed && !room->everyone)
+        free_room(shard, room);
+}
+
+int fc_fanout_open(struct fc_shard *shard)
+{
+    struct fc_channel *everyone = fc_channel_ref(shard->exchange->everyone);
+
+    shard->everyone = open_room(shard, everyone);
+    if (!shard->everyone) {
+        fc_channel_unref(&shard->exchange->channels, everyone);
+        return -ENOMEM;
+    }
+    shard->everyone->everyone = true;
+    return 0;
+}
+
+void fc_fanout_close(struct fc_shard *shard)
+{
+    struct fc_line *lines[] = {&shard->served, &shard->due};
+
+    for (unsigned i = 0; i < 2; i++) {
+        while (lines[i]->first) {
+            struct fc_room *room = take_first(lines[i]);
+            if (!room->everyone)
+                free_room(shard, room);
+        }
+    }
+    if (shard->everyone)
+        free_room(shard, shard->everyone);
+    shard->everyone = NULL;
+    for (uint32_t i = 0; i < shard->mark_count; i++)
+        fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = shard->marks[i].token});
+    free(shard->marks);
+    shard->marks = NULL;
+    shard->mark_count = 0;
+}
+
+/* ---- messages come in ---- */
+
+static void drop_for_want_of_memory(struct fc_shard *shard, struct fc_room *room, uint64_t messages)
+{
+    uint64_t deliveries = messages * fc_room_size(room);
+
+    fc_count(&shard->counters.sent, deliveries);
+    fc_count(&shard->counters.dropped, deliveries);
+    fc_count(&room->tally.of[FC_SENT], deliveries);
+    fc_count(&room->tally.of[FC_DROPPED], deliveries);
+}
+
+/* Whether clients that lag must get it for itself, since its rule has more to say than when to close them. */
+static bool is_picky(const struct fc_shard *shard, const struct fc_message *message)
+{
+    const struct fc_exchange *exchange = shard->exchange;
+
+    return message->rule + 1u < exchange->rule_count || exchange->rules[message->rule].policy != FC_POLICY_CLOSE;
+}
+
+/* Takes over the reference. */
+static void add(struct fc_shard *shard, struct fc_room *room, struct fc_message *message)
+{
     size_t weight = fc_message_weight(message);
 
     if (room && fc_room_size(room) > 0) {
-        if (fc_room_add(room, message) == 0) {
-            message = NULL;
-            weight = 0;
+        if (fc_room_add(room, message, is_picky(shard, message)) == 0) {
             if (!room->listed)
                 append(&shard->due, room);
-        } else {
-            fc_count(&shard->counters.sent, fc_room_size(room));
-            fc_count(&shard->counters.dropped, fc_room_size(room));
+            return;
         }
+        drop_for_want_of_memory(shard, room, 1);
     }
     fc_exchange_settle(shard->exchange, shard->index, weight);
     fc_message_unref(message);
-    fc_channel_unref(&shard->exchange->channels, channel);
 }
 
-static void set_members(const struct fc_shard *shard, struct fc_channel *channel, uint32_t members)
+/* ---- out of turn ---- */
+
+static bool is_there(const struct fc_shard *shard, uint64_t id)
 {
-    /* Under the lock that publishers hold: a member hears all that is published after this. */
+    const struct fc_client *client = fc_clients_find(&shard->clients, id);
+
+    return client && (client->state == FC_CLIENT_OPEN || client->state == FC_CLIENT_LEAVING);
+}
+
+/* Delivers what the room still has for the member, who has then missed nothing. While something is to be sent the room
+ * stands in a line, and isn't freed though the member may be lost. False: it is, or has been closed. */
+static bool settle(struct fc_shard *shard, uint32_t slot, struct fc_room *room)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    uint64_t id = fc_shard_id(shard, client, slot);
+    const struct fc_flush *flush = room->flush;
+    uint64_t first_due = room->given - room->due_count;
+    uint32_t in_batch = 0;
+
+    if (!fc_room_busy(room))
+        return true;
+    if (fc_room_owes(room, client, slot))
+        in_batch = flush->frames - fc_room_missed(room, client, slot, flush->first, flush->frames);
+    uint32_t in_due = room->due_count - fc_room_missed(room, client, slot, first_due, room->due_count);
+    if (fc_room_skip(room, client, slot)) {
+        fc_conn_drop(shard, slot);
+        return false;
+    }
+    if (in_batch > 0 && flush->singly)
+        fc_write_messages(shard, slot, room->channel, flush->singly + flush->frames - in_batch, in_batch);
+    else if (in_batch > 0)
+        fc_write_messages(shard, slot, room->channel, flush->batch, flush->vectors);
+    if (in_due > 0 && is_there(shard, id))
+        fc_write_messages(shard, slot, room->channel, room->due + room->due_count - in_due, in_due);
+    return is_there(shard, id);
+}
+
+bool fc_fanout_catch_up(struct fc_shard *shard, uint32_t slot)
+{
+    if (!shard->due.first && !shard->served.first)
+        return true;
+    struct fc_client *client = fc_shard_client(shard, slot);
+    for (uint32_t i = 0; i < fc_client_rooms(client); i++) {
+        if (!settle(shard, slot, fc_client_room(client, i)))
+            return false;
+    }
+    return settle(shard, slot, shard->everyone);
+}
+
+/* ---- one message for several rooms ---- */
+
+static bool is_member(struct fc_client *client, struct fc_room *room)
+{
+    return room && fc_client_position(client, room);
+}
+
+static struct fc_room *room_of(const struct fc_shard *shard, const struct fc_command *command)
+{
+    return seat(shard, command->channel)->room;
+}
+
+struct ids {
+    uint64_t *ids;
+    uint32_t count;
+    uint32_t capacity;
+};
+
+static int note_id(struct ids *list, uint64_t id)
+{
+    if (list->count == list->capacity) {
+        uint32_t capacity = list->capacity ? 2 * list->capacity : 16;
+        uint64_t *grown = realloc(list->ids, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        list->ids = grown;
+        list->capacity = capacity;
+    }
+    list->ids[list->count++] = id;
+    return 0;
+}
+
+static uint32_t largest_of(const struct fc_shard *shard, const struct fc_command *commands, uint32_t count)
+{
+    uint32_t largest = 0;
+    uint32_t most = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fc_room *room = room_of(shard, &commands[i]);
+        if (room && room->count > most) {
+            most = room->count;
+            largest = i;
+        }
+    }
+    return largest;
+}
+
+/* Whether a member of the i-th room is one of another, too, and hasn't been found there. The largest isn't searched. */
+static bool is_shared(const struct fc_shard *shard, struct fc_client *client, const struct fc_command *commands,
+                      uint32_t count, uint32_t i, uint32_t largest)
+{
+    bool shared = false;
+
+    for (uint32_t k = 0; k < count; k++) {
+        if (k == i || !is_member(client, room_of(shard, &commands[k])))
+            continue;
+        if (k < i && k != largest)
+            return false;
+        shared = true;
+    }
+    return shared;
+}
+
+/* Those who are members of two or more of the rooms, each once. All of them are in a room other than the largest. */
+static int find_shared(const struct fc_shard *shard, const struct fc_command *commands, uint32_t count,
+                       struct ids *shared)
+{
+    uint32_t largest = largest_of(shard, commands, count);
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fc_room *room = room_of(shard, &commands[i]);
+        for (uint32_t place = 0; i != largest && room && place < room->count; place++) {
+            uint32_t slot = room->members[place];
+            if (slot == FC_NO_SLOT)
+                continue;
+            struct fc_client *client = fc_shard_client(shard, slot);
+            if (fc_client_rooms(client) >= 2 && is_shared(shard, client, commands, count, i, largest) &&
+                note_id(shared, fc_shard_id(shard, client, slot)))
+                return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
+/* The message, which the rooms have got by now, goes to a client of several of them at once, and with none of them. */
+static void serve_alone(struct fc_shard *shard, uint64_t id, const struct fc_command *commands, uint32_t count)
+{
+    uint32_t slot = fc_client_id_slot(id);
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_channel *channel = NULL;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct fc_room *room = room_of(shard, &commands[i]);
+        if (!is_member(client, room))
+            continue;
+        channel = room->channel;
+        if (fc_room_skip(room, client, slot)) {
+            fc_conn_drop(shard, slot);
+            return;
+        }
+    }
+    fc_write_messages(shard, slot, channel, &commands[0].message, 1);
+}
+
+static void refuse(struct fc_shard *shard, const struct fc_command *command)
+{
+    struct fc_room *room = room_of(shard, command);
+
+    if (room)
+        drop_for_want_of_memory(shard, room, 1);
+    fc_exchange_settle(shard->exchange, shard->index, fc_message_weight(command->message));
+    fc_message_unref(command->message);
+}
+
+void fc_fanout_add(struct fc_shard *shard, const struct fc_command *commands, uint32_t count)
+{
+    struct ids shared = {0};
+    int error = count > 1 && shard->mixed > 0 ? find_shared(shard, commands, count, &shared) : 0;
+
+    /* What comes before the message must be written before it. */
+    for (uint32_t i = 0; !error && i < shared.count; i++) {
+        if (is_there(shard, shared.ids[i]))
+            fc_fanout_catch_up(shard, fc_client_id_slot(shared.ids[i]));
+    }
+    if (shared.count > 0)
+        fc_message_ref(commands[0].message);
+    for (uint32_t i = 0; i < count; i++) {
+        if (error)
+            refuse(shard, &commands[i]);
+        else
+            add(shard, room_of(shard, &commands[i]), commands[i].message);
+    }
+    for (uint32_t i = 0; !error && i < shared.count; i++) {
+        if (is_there(shard, shared.ids[i]))
+            serve_alone(shard, shared.ids[i], commands, count);
+    }
+    if (shared.count > 0)
+        fc_message_unref(commands[0].message);
+    for (uint32_t i = 0; i < count; i++)
+        fc_channel_unref(&shard->exchange->channels, commands[i].channel);
+    free(shared.ids);
+}
+
+/* ---- members ---- */
+
+static void tell_of(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel, enum fc_event_kind kind)
+{
+    if (!shard->exchange->options.presence)
+        return;
+    fc_shard_tell(shard, &(struct fc_event){.kind = kind,
+                                            .client = fc_shard_id(shard, fc_shard_client(shard, slot), slot),
+                                            .channel = {channel->name, channel->length},
+                                            .origin = fc_channel_ref(channel)});
+}
+
+/* Under the lock that publishers hold: a member hears all that is published after this. */
+static int join_room(struct fc_shard *shard, struct fc_room *room, uint32_t slot)
+{
+    struct fc_channel *channel = room->channel;
+
     pthread_mutex_lock(&channel->lock);
-    seat(shard, channel)->members = members;
+    int error = fc_room_join(room, fc_shard_client(shard, slot), slot);
+    seat(shard, channel)->members = fc_room_size(room);
     pthread_mutex_unlock(&channel->lock);
+    return error;
+}
+
+static void leave_room(struct fc_shard *shard, struct fc_room *room, uint32_t slot)
+{
+    struct fc_channel *channel = room->channel;
+
+    if (!room->everyone)
+        tell_of(shard, slot, channel, FC_EVENT_LEFT);
+    pthread_mutex_lock(&channel->lock);
+    fc_room_leave(room, &shard->clients, fc_shard_client(shard, slot), slot);
+    seat(shard, channel)->members = fc_room_size(room);
+    pthread_mutex_unlock(&channel->lock);
+    free_if_idle(shard, room);
+}
+
+int fc_fanout_enter(struct fc_shard *shard, uint32_t slot)
+{
+    return join_room(shard, shard->everyone, slot);
 }
 
 int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel)
 {
+    struct fc_client *client = fc_shard_client(shard, slot);
     struct fc_room *room = seat(shard, channel)->room;
+    bool is_new = !room || !is_member(client, room);
 
     if (room) {
         fc_channel_unref(&shard->exchange->channels, channel); /* the room has one */
     } else {
-        room = fc_room_new(channel);
+        room = open_room(shard, channel);
         if (!room) {
             fc_channel_unref(&shard->exchange->channels, channel);
             return -ENOMEM;
         }
-        seat(shard, channel)->room = room;
     }
-    if (fc_room_join(room, fc_shard_client(shard, slot), slot)) {
-        if (fc_room_size(room) == 0 && !room->listed)
-            free_room(shard, room);
-        return -ENOMEM;
+    if (!is_new)
+        return 0;
+    int error = join_room(shard, room, slot);
+    if (error) {
+        free_if_idle(shard, room);
+        return error;
     }
-    set_members(shard, room->channel, fc_room_size(room));
+    shard->mixed += fc_client_rooms(client) == 2;
+    tell_of(shard, slot, room->channel, FC_EVENT_JOINED);
     return 0;
+}
+
+void fc_fanout_part(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_room *room = seat(shard, channel)->room;
+
+    if (!is_member(client, room) || !settle(shard, slot, room))
+        return;
+    /* To remember its home. Without memory for that, what it sends is for nobody. */
+    (void)fc_client_extend(client);
+    leave_room(shard, room, slot);
+    shard->mixed -= fc_client_rooms(client) == 1;
 }
 
 void fc_fanout_leave(struct fc_shard *shard, uint32_t slot)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
-    struct fc_room *room = client->room;
 
-    fc_room_leave(room, &shard->clients, client);
-    set_members(shard, room->channel, fc_room_size(room));
-    if (fc_room_size(room) == 0 && !room->listed)
-        free_room(shard, room);
+    shard->mixed -= fc_client_rooms(client) >= 2;
+    while (fc_client_rooms(client) > 0)
+        leave_room(shard, fc_client_room(client, fc_client_rooms(client) - 1), slot);
+    if (client->state == FC_CLIENT_OPEN || client->state == FC_CLIENT_LEAVING)
+        leave_room(shard, shard->everyone, slot);
 }
 
-void fc_fanout_settle(struct fc_shard *shard, uint32_t slot)
-{
-    struct fc_client *client = fc_shard_client(shard, slot);
-    struct fc_room *room = client->room;
-    uint64_t id = fc_shard_id(shard, client, slot);
-
-    if (fc_room_owes(room, client))
-        fc_write_messages(shard, slot, room->batch, room->vectors);
-    /* Each write may find it too slow, or gone: then it's no member any more, and nothing may follow. */
-    for (uint32_t i = 0;
-         fc_clients_find(&shard->clients, id) == client && client->room == room && i < room->due_count;) {
-        uint32_t n = room->due_count - i < FC_ROOM_VECTORS ? room->due_count - i : FC_ROOM_VECTORS;
-        fc_write_messages(shard, slot, room->due + i, n);
-        i += n;
-    }
-}
+/* ---- messages go out ---- */
 
 /* One batch of writes to a room's next members. Returns how many clients it dealt with; 0: all are done. */
 static unsigned write_batch(struct fc_shard *shard, struct fc_room *room, unsigned budget)
 {
-    unsigned n = 0;
+    const struct fc_flush *flush = room->flush;
+    struct fc_message *const *messages = flush->singly ? flush->singly : flush->batch;
+    unsigned message_count = flush->singly ? flush->frames : flush->vectors;
     unsigned visited = 0;
+    uint64_t served = 0;
+    unsigned n = 0;
     uint32_t slot;
 
-    while (visited < budget && (slot = fc_room_next(room)) != FC_NO_SLOT) {
+    while (visited < budget && (slot = fc_room_next(room, &shard->clients)) != FC_NO_SLOT) {
         struct fc_client *client = fc_shard_client(shard, slot);
+        uint32_t missed = fc_room_missed(room, client, slot, flush->first, flush->frames);
         visited++;
+        if (missed > 0) {
+            if (missed < flush->frames)
+                fc_write_messages(shard, slot, room->channel, flush->singly + missed, flush->frames - missed);
+            continue;
+        }
+        served++;
         if (client->queue) {
-            fc_write_behind(shard, slot, room->batch, room->vectors);
+            fc_write_behind(shard, slot, room->channel, messages, message_count);
             continue;
         }
         shard->sends[n] =
-            (struct fc_send){.fd = (int)client->fd, .vectors = room->vectors, .vector = room->vector};
+            (struct fc_send){.fd = (int)client->fd, .vectors = flush->vectors, .vector = flush->vector};
         shard->send_slots[n++] = slot;
     }
-    fc_count(&shard->counters.sent, (uint64_t)visited * room->frames);
+    fc_count(&shard->counters.sent, served * flush->frames);
+    fc_count(&room->tally.of[FC_SENT], served * flush->frames);
     fc_io_send(shard->io, shard->sends, n);
 
     uint64_t complete = 0;
     for (unsigned i = 0; i < n; i++) {
         /* A client that is ending isn't a member, so that a complete write needs nothing but to be counted. */
-        if (shard->sends[i].result == (ssize_t)room->bytes)
+        if (shard->sends[i].result == (ssize_t)flush->bytes)
             complete++;
         else
-            fc_write_done(shard, shard->send_slots[i], room->batch, room->vectors, shard->sends[i].result);
+            fc_write_done(shard, shard->send_slots[i], room->channel, messages, message_count,
+                          shard->sends[i].result);
     }
-    fc_count(&shard->counters.delivered, complete * room->frames);
-    fc_count(&shard->counters.sent_bytes, complete * room->bytes);
+    fc_count(&shard->counters.delivered, complete * flush->frames);
+    fc_count(&shard->counters.sent_bytes, complete * flush->bytes);
+    fc_count(&room->tally.of[FC_DELIVERED], complete * flush->frames);
     return visited;
 }
 
@@ -169,29 +494,72 @@ bool fc_fanout_possible(const struct fc_shard *shard)
            (shard->now >= shard->flush_after || shard->stopping || fc_exchange_congested(shard->exchange));
 }
 
+/* What is due in the room goes to nobody: there's nobody any more, or no memory. */
+static void abandon(struct fc_shard *shard, struct fc_room *room)
+{
+    size_t weight;
+
+    drop_for_want_of_memory(shard, room, room->due_count);
+    fc_room_drop_due(room, &weight);
+    fc_exchange_settle(shard->exchange, shard->index, weight);
+    room->listed = false;
+    free_if_idle(shard, room);
+}
+
 /* The turn of a room that's first in line. It counts as listed until the end of its turn, so that it isn't freed when a
  * write loses its last member. Returns how many clients were dealt with. */
 static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned budget)
 {
-    if (fc_room_size(room) == 0) {
-        free_room(shard, room);
+    if (!room->flush && (fc_room_size(room) == 0 || fc_room_begin(room, &shard->clients))) {
+        abandon(shard, room);
         return 0;
     }
-    if (room->vectors == 0)
-        fc_room_begin(room);
     unsigned visited = write_batch(shard, room, budget);
-    if (room->visited < room->audience) {
+    if (room->flush->visited < room->flush->audience) {
         append(&shard->served, room); /* behind the others: a large room doesn't hold up the small ones */
         return visited;
     }
-    room->listed = false;
-    bool more = room->more;
+    bool more = room->flush->more;
     fc_exchange_settle(shard->exchange, shard->index, fc_room_end(room, &shard->clients));
-    if (fc_room_size(room) == 0)
-        free_room(shard, room);
-    else if (room->due_count > 0)
+    room->listed = false;
+    if (room->due_count > 0)
         append(more ? &shard->served : &shard->due, room);
+    else
+        free_if_idle(shard, room);
     return visited;
+}
+
+/* ---- marks ---- */
+
+int fc_fanout_mark(struct fc_shard *shard, uint64_t token)
+{
+    if (!shard->due.first && !shard->served.first)
+        return fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = token});
+    if (shard->mark_count == shard->mark_capacity) {
+        uint32_t capacity = shard->mark_capacity ? 2 * shard->mark_capacity : 4;
+        struct fc_mark *grown = realloc(shard->marks, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        shard->marks = grown;
+        shard->mark_capacity = capacity;
+    }
+    shard->marks[shard->mark_count++] = (struct fc_mark){token, shard->passes + (shard->due.first ? 1 : 0)};
+    shard->flush_after = 0; /* somebody waits for it, the interval notwithstanding */
+    return 0;
+}
+
+static void end_pass(struct fc_shard *shard)
+{
+    uint32_t done = 0;
+
+    while (done < shard->mark_count && shard->marks[done].pass <= shard->passes) {
+        fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = shard->marks[done].token});
+        done++;
+    }
+    if (done == 0)
+        return;
+    shard->mark_count -= done;
+    memmove(shard->marks, shard->marks + done, shard->mark_count * sizeof *shard->marks);
 }
 
 /* A pass serves every room that had something due when it began; what comes due in it waits for the next pass, which
@@ -204,17 +572,12 @@ void fc_fanout_slice(struct fc_shard *shard)
         shard->served = shard->due;
         shard->due = (struct fc_line){0};
         shard->flush_after = shard->now + shard->exchange->options.flush_interval;
+        shard->passes++;
     }
     while (shard->served.first && budget > 0) {
         unsigned visited = serve(shard, take_first(&shard->served), budget);
         budget -= visited > 0 ? visited : 1;
     }
-}
-
-void fc_fanout_clear(struct fc_shard *shard)
-{
-    while (shard->served.first)
-        free_room(shard, take_first(&shard->served));
-    while (shard->due.first)
-        free_room(shard, take_first(&shard->due));
+    if (!shard->served.first)
+        end_pass(shard);
 }

@@ -4,8 +4,9 @@
 
 #include "shard.h"
 
-/* A published message has come in. Takes over both references. */
-void fc_fanout_add(struct fc_shard *shard, struct fc_channel *channel, struct fc_message *message);
+/* A published message has come in, for the members of the channels that these commands name, each client once. Takes over
+ * the references of the commands. */
+void fc_fanout_add(struct fc_shard *shard, const struct fc_command *commands, uint32_t count);
 
 /* Whether fc_fanout_slice would do anything now. */
 bool fc_fanout_possible(const struct fc_shard *shard);
@@ -13,16 +14,28 @@ bool fc_fanout_possible(const struct fc_shard *shard);
 /* Writes to some FC_SEND_BATCH clients, and returns: long work is done in slices. */
 void fc_fanout_slice(struct fc_shard *shard);
 
-/* Makes the client a member. Takes over the reference, also on failure. 0 or -ENOMEM. */
+/* Makes the client a member, if it isn't one. Takes over the reference, also on failure. 0 or -ENOMEM. */
 int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel);
 
-/* Ends its membership. What its room still has for it isn't sent, unless fc_fanout_settle came before. */
+/* Ends its membership, if it is one, behind what the channel still has for it. The write may lose the client. */
+void fc_fanout_part(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel);
+
+/* The client, which is now open, is among everyone. 0 or -ENOMEM. */
+int fc_fanout_enter(struct fc_shard *shard, uint32_t slot);
+
+/* Ends all its memberships. What its rooms still have for it isn't sent, unless fc_fanout_catch_up came before. */
 void fc_fanout_leave(struct fc_shard *shard, uint32_t slot);
 
-/* Delivers at once what its room still has for the member, which must then leave. */
-void fc_fanout_settle(struct fc_shard *shard, uint32_t slot);
+/* Delivers at once what the client's rooms still have for it. False: that has lost the client, or closed it. */
+bool fc_fanout_catch_up(struct fc_shard *shard, uint32_t slot);
 
-/* Frees the rooms that are listed without members. */
-void fc_fanout_clear(struct fc_shard *shard);
+/* Tells Python by the token when all that has been added is written, or waits for clients that lag. 0 or -ENOMEM. */
+int fc_fanout_mark(struct fc_shard *shard, uint64_t token);
+
+/* The room of all clients. 0 or -ENOMEM. */
+int fc_fanout_open(struct fc_shard *shard);
+
+/* Frees what is left, when there are no clients any more. */
+void fc_fanout_close(struct fc_shard *shard);
 
 #endif

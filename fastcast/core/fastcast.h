@@ -14,6 +14,21 @@ struct fc_hub;
 struct fc_message;
 struct fc_channel;
 
+/* What becomes of a message for a client that lags, and has no room for it. */
+enum fc_policy {
+    FC_POLICY_CLOSE,       /* the client is closed with 1008 */
+    FC_POLICY_DROP_OLDEST, /* messages that wait make room, the oldest first */
+    FC_POLICY_DROP_NEWEST, /* it's left out */
+    FC_POLICY_LATEST,      /* of those with its key only the newest waits; without room, as with DROP_OLDEST */
+};
+
+/* Where messages go that clients send. */
+enum fc_relay {
+    FC_RELAY_CHANNEL, /* to the sender's home: the first channel that it was opened on */
+    FC_RELAY_ALL,     /* to every client */
+    FC_RELAY_OFF,     /* to nobody; they are counted as ignored */
+};
+
 enum fc_io_choice {
     FC_IO_AUTO,  /* io_uring where the system allows it, else epoll */
     FC_IO_EPOLL,
@@ -27,6 +42,13 @@ struct fc_span {
     size_t length;
 };
 
+struct fc_rule {
+    struct fc_span channels; /* the name or pattern of those that it's for */
+    enum fc_policy policy;
+    size_t max_queue;      /* bytes that may wait for one client when a message of these comes */
+    uint64_t max_messages; /* and messages; 0: any number */
+};
+
 struct fc_options {
     unsigned shards;            /* threads, 1 to 1024 */
     const int *listeners;       /* shards * listeners_each listening, non-blocking sockets, shard by shard; */
@@ -34,7 +56,11 @@ struct fc_options {
     uint32_t max_connections;   /* over all shards; UINT32_MAX: as many as the fd limits allow */
     uint32_t max_handshakes;    /* connections that aren't open yet, over all shards, but one for each at the least */
     size_t max_message;         /* payload bytes of one message */
-    size_t max_queue;           /* bytes that may wait for one client */
+    size_t max_queue;           /* bytes that may wait for one client, */
+    uint64_t max_messages;      /* messages (0: any number), */
+    enum fc_policy policy;      /* and then; for messages of channels that no rule is for */
+    const struct fc_rule *rules; /* copied, the first that takes in a channel's name holds; at most FC_RULES_MAX */
+    unsigned rule_count;
     size_t max_backlog;         /* bytes of messages alive in the hub */
     size_t max_head;            /* bytes of a request head */
     uint32_t flush_interval;    /* least time between two writes to a client; this and all below: milliseconds */
@@ -43,21 +69,61 @@ struct fc_options {
     uint32_t ping_timeout;      /* further silence until it's given up */
     uint32_t close_timeout;     /* how long a closing client may take */
     enum fc_io_choice io;
+    enum fc_relay relay;
+    double rate_limit;          /* messages per second that a client may send; 0: any number */
+    uint32_t rate_burst;        /* and how many at once; at least 1 */
+    uint32_t max_per_address;   /* open clients of one address; 0: any number */
     bool handled;               /* messages of clients go to Python, and aren't relayed */
+    bool closes;                /* Python hears of the end of each client that it has accepted, */
+    bool presence;              /* of joining and leaving channels, */
+    bool remotes;               /* and where requests come from */
+    bool proxy_protocol;        /* a PROXY header may come before a request */
     bool shared_table;          /* don't try to give each shard an fd table of its own */
     struct fc_span timeout;     /* complete HTTP responses, copied: 408, */
     struct fc_span too_large;   /* 431, */
-    struct fc_span full;        /* and 503 */
+    struct fc_span full;        /* 503, */
+    struct fc_span too_many;    /* and 429 */
 };
 
-/* What a client has for Python: a request head that waits for its answer, or a message. */
+#define FC_RULES_MAX 255u
+
+enum fc_event_kind {
+    FC_EVENT_REQUEST, /* bytes: the head; remote and port if asked for */
+    FC_EVENT_MESSAGE, /* channel: the sender's home, if any; bytes, text */
+    FC_EVENT_CLOSED,  /* code, and bytes: the reason. 1006: without a Close */
+    FC_EVENT_JOINED,  /* channel */
+    FC_EVENT_LEFT,    /* channel */
+    FC_EVENT_SLOW,    /* a policy begins to act: code is the policy, number the bytes that wait */
+    FC_EVENT_MISSING, /* to fc_hub_check: there's no such open client, or no more */
+    FC_EVENT_FLUSHED, /* a reply: client is the token */
+    FC_EVENT_INFO,    /* a reply: number: the token; bytes: a struct fc_info, or nothing if the client has gone */
+};
+
+/* What a client, or a shard, has for Python. */
 struct fc_event {
+    enum fc_event_kind kind;
+    uint16_t code;
+    uint16_t port;
+    bool text;              /* valid UTF-8 */
     uint64_t client;
-    struct fc_span bytes;   /* the head, or the payload; valid until fc_hub_release, */
-    struct fc_span channel; /* as is the channel's name of a message */
-    bool text;              /* a message is text, valid UTF-8 */
+    uint64_t number;
+    struct fc_span bytes;   /* this and the next two are valid until fc_hub_release */
+    struct fc_span channel;
+    struct fc_span remote;  /* "127.0.0.1" */
     struct fc_message *message; /* these two hold the bytes: not for the taker */
     struct fc_channel *origin;
+};
+
+/* What fc_hub_inspect tells of a client. */
+struct fc_info {
+    uint64_t queued; /* messages, */
+    uint64_t queued_bytes;
+    uint32_t idle; /* milliseconds without a sign of life */
+    bool open;     /* or it's closing */
+    char remote[64];
+    uint16_t port;
+    uint32_t channels; /* so many names follow, each with its length in 32 bits before it */
+    uint8_t names[];
 };
 
 /* A piece of what waits. */
@@ -72,7 +138,18 @@ struct fc_events {
 struct fc_answer {
     uint64_t client;
     struct fc_span response;
-    struct fc_span channel;
+    bool accept;
+    const struct fc_span *channels;
+    size_t channel_count;
+    struct fc_span address; /* what counts for max_per_address; nothing: isn't counted */
+};
+
+struct fc_channel_stats {
+    uint64_t members;
+    uint64_t sent;
+    uint64_t delivered;
+    uint64_t dropped;
+    uint64_t gone;
 };
 
 /* Written by the shards, each its own, and read at any time: every number is right, but
@@ -91,10 +168,16 @@ struct fc_answer {
     X(received_bytes)  /* as frames that go out */                                                              \
     X(sent)            /* deliveries begun: a message for one client counts as one; each ends as */             \
     X(delivered)       /* completely written to the socket, */                                                  \
-    X(dropped)         /* left out for want of memory, or */                                                    \
+    X(dropped)         /* left out by a policy, or for want of memory, or */                                                    \
     X(gone)            /* waiting for a client that went before; the rest is queued */                          \
     X(sent_bytes)      /* bytes written to sockets */                                                           \
     X(slow)            /* clients closed at their queue limit */                                                \
+    X(dropped_oldest)  /* of the dropped: by this policy, */                                                    \
+    X(dropped_newest)  /* by this one, */                                                                       \
+    X(conflated)       /* and replaced by a newer one with their key */                                         \
+    X(ignored)         /* messages from clients that were for nobody */                                         \
+    X(rate_limited)    /* clients closed because they sent too much */                                          \
+    X(address_limited) /* requests refused because their address had its clients */                             \
     X(dead)            /* clients given up after a ping, or in closing */                                       \
     X(violations)      /* clients closed for an error of theirs */                                              \
     X(pings)                                                                                                    \
@@ -124,7 +207,7 @@ struct fc_hub_stats {
     uint64_t message_bytes;
     uint64_t channels;
     uint64_t threads;
-    uint64_t published; /* by fc_hub_publish */
+    uint64_t published; /* by fc_hub_publish and fc_hub_broadcast */
 };
 
 /* Copies the options. The responses and the array of listeners may go after the call; the listening sockets
@@ -138,23 +221,67 @@ int fc_hub_start(struct fc_hub *hub);
 /* A non-blocking eventfd, readable when events wait or a shard has ended; the hub owns it. */
 int fc_hub_event_fd(const struct fc_hub *hub);
 
-/* Take the oldest requests, or messages, that wait, FC_EVENTS at most; NULL if none does. What was taken goes back to
- * fc_hub_release. While messages of more than a quarter of max_backlog wait, nothing is read from clients. Reset the
+/* Take the oldest requests, replies, or other events, that wait, FC_EVENTS at most; NULL if none does. What was taken goes back
+ * to fc_hub_release. While events of more than a quarter of max_backlog wait, nothing is read from clients. Reset the
  * event fd before, and then take until there are no more, or look again in any case. */
 void fc_hub_reset_event(struct fc_hub *hub);
 struct fc_events *fc_hub_requests(struct fc_hub *hub);
-struct fc_events *fc_hub_messages(struct fc_hub *hub);
+struct fc_events *fc_hub_replies(struct fc_hub *hub);
+struct fc_events *fc_hub_events(struct fc_hub *hub);
 void fc_hub_release(struct fc_hub *hub, struct fc_events *events);
 
-/* Answers requests: writes the response and, with a channel, opens the WebSocket as its member; without one
- * (length 0), the connection ends behind the response. All answers for a shard go to it at once. A client that has
- * gone is no error. -ENOMEM: some were not answered, and time out. */
+/* Answers requests: writes the response and, if it accepts, opens the WebSocket as a member of all the channels, whose
+ * names must be valid; else the connection ends behind the response. All answers for a shard go to it at once. A client
+ * that has gone is no error: if it was accepted, its FC_EVENT_CLOSED comes all the same. -ENOMEM: some were not answered,
+ * and time out. */
 int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n);
 
-/* Sends one message to every client of the channel, as text or binary. Costs the same for any number of
- * clients. -EAGAIN: the shards are too far behind. -EMSGSIZE: longer than FC_PAYLOAD_MAX. -ENOMEM. -ESHUTDOWN once
- * stopping. */
-int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload);
+/* Sends one message to every client of the channel, and of patterns that take it in, as text or binary. Costs the same
+ * for any number of clients. *reached: how many subscriptions it goes to. The key counts under FC_POLICY_LATEST.
+ * -EAGAIN: the shards are too far behind. -EMSGSIZE: longer than FC_PAYLOAD_MAX. -EINVAL: no name of a channel. -ENOMEM.
+ * -ESHUTDOWN once stopping. */
+int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload, struct fc_span key,
+                   uint64_t *reached);
+
+/* The same to every client. */
+int fc_hub_broadcast(struct fc_hub *hub, bool text, struct fc_span payload, uint64_t *reached);
+
+/* The same to one client, behind what was published to it before. Nothing happens if it has gone. */
+int fc_hub_send(struct fc_hub *hub, uint64_t client, bool text, struct fc_span payload);
+
+/* Makes an open client a member of a channel or pattern, from now on; and ends that. -EINVAL for a bad name, -ENOMEM. */
+int fc_hub_subscribe(struct fc_hub *hub, uint64_t client, struct fc_span channel);
+int fc_hub_unsubscribe(struct fc_hub *hub, uint64_t client, struct fc_span channel);
+
+/* Closes a client behind what was published and sent to it before. -EINVAL: no code to close with, or a reason of more
+ * than 123 bytes. -ENOMEM. */
+int fc_hub_close(struct fc_hub *hub, uint64_t client, uint16_t code, struct fc_span reason);
+
+/* Has an FC_EVENT_MISSING come if the client isn't open; then behind its FC_EVENT_CLOSED, if it had one. -ENOMEM. */
+int fc_hub_check(struct fc_hub *hub, uint64_t client);
+
+/* Ask for an FC_EVENT_INFO; and for an FC_EVENT_FLUSHED of each shard, when all that was published before is written,
+ * or waits in the queues of clients that lag. -ENOMEM. */
+int fc_hub_inspect(struct fc_hub *hub, uint64_t client, uint64_t token);
+int fc_hub_flush(struct fc_hub *hub, uint64_t token);
+
+/* The ids of those whom a message to the channel would reach, each once; of a pattern, those who subscribe to just it.
+ * *ids is for free(). -ENOMEM. */
+int fc_hub_members(struct fc_hub *hub, struct fc_span channel, uint64_t **ids, size_t *count);
+
+/* How many subscriptions that would be. */
+int fc_hub_count(struct fc_hub *hub, struct fc_span channel, uint64_t *count);
+
+/* What became of what was sent to subscribers of just this name or pattern since it had the first one. False: it has
+ * none. */
+bool fc_hub_read_channel(struct fc_hub *hub, struct fc_span channel, struct fc_channel_stats *stats);
+
+/* Calls `each` for every channel and pattern that has clients. -ENOMEM. */
+int fc_hub_channels(struct fc_hub *hub, void (*each)(void *context, struct fc_span name, uint64_t members),
+                    void *context);
+
+/* Open clients that count for the address. */
+uint32_t fc_hub_address_count(struct fc_hub *hub, struct fc_span address);
 
 /* Begins the end: listeners close, clients get what was published and a Close 1001, shards end when all
  * have gone, or after timeout milliseconds. May be called again with less time. */

@@ -140,7 +140,7 @@ size_t fc_frame_write_close(uint8_t *out, uint16_t code)
 }
 
 /* Section 7.4: the codes that may stand in a Close frame, with 1012 to 1014 from the IANA registry. */
-static bool close_code_valid(uint16_t code)
+bool fc_frame_close_code_valid(uint16_t code)
 {
     if (code >= 3000 && code <= 4999)
         return true;
@@ -153,7 +153,7 @@ int fc_frame_parse_close(const uint8_t *payload, size_t n)
 
     if (n == 0)
         return FC_CLOSE_NO_STATUS;
-    if (n == 1 || !close_code_valid(load_be16(payload)))
+    if (n == 1 || !fc_frame_close_code_valid(load_be16(payload)))
         return -FC_ERR_PROTOCOL;
     if (!fc_utf8_feed(&reason, payload + 2, n - 2) || !fc_utf8_complete(&reason))
         return -FC_ERR_UTF8;

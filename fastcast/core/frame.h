@@ -26,7 +26,8 @@ enum fc_error {
 
 enum {
     FC_CLOSE_GOING_AWAY = 1001,
-    FC_CLOSE_NO_STATUS = 1005, /* an empty Close; never on the wire */
+    FC_CLOSE_NO_STATUS = 1005, /* an empty Close, and */
+    FC_CLOSE_ABNORMAL = 1006,  /* an end without one; never on the wire */
 };
 
 /* "More bytes are needed": what parsers return when they have consumed nothing for want of input. */
@@ -67,6 +68,9 @@ void fc_frame_unmask(uint8_t *out, const uint8_t *in, size_t n, const uint8_t ma
 /* Writes a Close frame with the code, and no reason; code FC_CLOSE_NO_STATUS gives an empty payload.
  * Returns the size, at most 4. */
 size_t fc_frame_write_close(uint8_t *out, uint16_t code);
+
+/* Whether the code may stand in a Close frame (section 7.4). */
+bool fc_frame_close_code_valid(uint16_t code);
 
 /* The code in a Close frame's payload, FC_CLOSE_NO_STATUS for an empty one, -FC_ERR_PROTOCOL for a code
  * that may not be sent (section 7.4) and -FC_ERR_UTF8 for a reason that's no text. */

@@ -39,6 +39,24 @@ size_t fc_head_end(const uint8_t *bytes, size_t n, size_t seen)
     return 0;
 }
 
+size_t fc_head_proxy(const uint8_t *bytes, size_t n)
+{
+    static const uint8_t signature[12] = {0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A};
+    enum { LONGEST_LINE = 107, FIXED_PART = 16 };
+
+    if (n > 0 && bytes[0] == signature[0]) {
+        if (memcmp(bytes, signature, n < sizeof signature ? n : sizeof signature) != 0)
+            return 0;
+        return n < FIXED_PART ? SIZE_MAX : FIXED_PART + ((size_t)bytes[14] << 8 | bytes[15]);
+    }
+    if (memcmp(bytes, "PROXY ", n < 6 ? n : 6) != 0)
+        return 0;
+    const uint8_t *end = memchr(bytes, '\n', n < LONGEST_LINE ? n : LONGEST_LINE);
+    if (end)
+        return (size_t)(end - bytes) + 1;
+    return n < LONGEST_LINE ? SIZE_MAX : 0;
+}
+
 int fc_head_append(struct fc_head **head, const uint8_t *bytes, size_t n)
 {
     size_t length = *head ? (*head)->length : 0;

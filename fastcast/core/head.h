@@ -18,6 +18,10 @@ struct fc_head {
  * the handshake then refuses without waiting for a time-out. */
 size_t fc_head_end(const uint8_t *bytes, size_t n, size_t seen);
 
+/* The length of the PROXY protocol's header that the bytes begin with, version 1 or 2; 0 if it's none. SIZE_MAX: more
+ * bytes are needed to tell. The header may be longer than n. */
+size_t fc_head_proxy(const uint8_t *bytes, size_t n);
+
 /* Appends to *head, which is NULL at first. Returns 0 or -ENOMEM, with *head as it was. */
 int fc_head_append(struct fc_head **head, const uint8_t *bytes, size_t n);
 

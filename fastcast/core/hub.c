@@ -1,14 +1,13 @@
-/* The hub: makes the shards, is the door between them and Python, and outlives them.
+/* The hub: makes the shards, and outlives them.
  *
  * Fds: listeners, wake-ups and doors are made in the process's table, before the threads start. A thread
  * with a table of its own has copies of those that it needs; ours of its listeners and of its end of the door are then
  * closed, so that they live exactly as long as the thread wants. Called from any thread; the functions that create,
  * start and destroy are for one thread at a time.
  */
-#include "fastcast.h"
+#include "hub.h"
 
 #include "clock.h"
-#include "exchange.h"
 #include "shard.h"
 
 #include <errno.h>
@@ -22,43 +21,50 @@
 /* Enough for the events and vectors on a shard's stack, also with sanitizers. */
 #define STACK_SIZE ((size_t)512 * 1024)
 
-struct fc_hub {
-    struct fc_exchange exchange;
-    struct fc_shard **shards;
-    unsigned threads; /* that were started: of the first shards */
-    unsigned joined;  /* of those */
-    uint8_t *responses;
-    int *listeners;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    unsigned reported; /* shards that listen or have failed, under the lock */
-    atomic_ullong published;
-};
-
 /* ---- making ---- */
 
+static uint8_t *copy_span(struct fc_span *span, uint8_t *out)
+{
+    if (span->length > 0)
+        memcpy(out, span->bytes, span->length);
+    span->bytes = out;
+    return out + span->length;
+}
+
+/* Everything that the options point to goes into memory of our own: listeners, rules with their names, responses. */
 static int copy_options(struct fc_hub *hub, struct fc_options *options)
 {
-    struct fc_span *spans[] = {&options->timeout, &options->too_large, &options->full};
+    struct fc_span *responses[] = {&options->timeout, &options->too_large, &options->full, &options->too_many};
     size_t listeners = (size_t)options->shards * options->listeners_each;
     size_t bytes = 0;
 
-    for (unsigned i = 0; i < 3; i++)
-        bytes += spans[i]->length;
-    hub->responses = malloc(bytes + 1);
+    for (unsigned i = 0; i < 4; i++)
+        bytes += responses[i]->length;
+    for (unsigned i = 0; i < options->rule_count; i++)
+        bytes += options->rules[i].channels.length;
+    hub->bytes = malloc(bytes + 1);
+    hub->rules = malloc((options->rule_count + 1) * sizeof *hub->rules);
     hub->listeners = malloc((listeners + 1) * sizeof *hub->listeners);
-    if (!hub->responses || !hub->listeners)
+    if (!hub->bytes || !hub->rules || !hub->listeners)
         return -ENOMEM;
-    uint8_t *out = hub->responses;
-    for (unsigned i = 0; i < 3; i++) {
-        if (spans[i]->length > 0)
-            memcpy(out, spans[i]->bytes, spans[i]->length);
-        spans[i]->bytes = out;
-        out += spans[i]->length;
+    uint8_t *out = hub->bytes;
+    for (unsigned i = 0; i < 4; i++)
+        out = copy_span(responses[i], out);
+    for (unsigned i = 0; i < options->rule_count; i++) {
+        hub->rules[i] = options->rules[i];
+        out = copy_span(&hub->rules[i].channels, out);
     }
     memcpy(hub->listeners, options->listeners, listeners * sizeof *hub->listeners);
     options->listeners = hub->listeners;
+    options->rules = hub->rules;
     return 0;
+}
+
+static void free_copies(struct fc_hub *hub)
+{
+    free(hub->bytes);
+    free(hub->rules);
+    free(hub->listeners);
 }
 
 static int make_doors(struct fc_hub *hub)
@@ -106,7 +112,7 @@ int fc_hub_create(struct fc_hub **created, const struct fc_options *given)
     struct fc_options options = *given;
 
     if (options.shards < 1 || options.shards > FC_SHARD_MAX || options.listeners_each < 1 ||
-        options.max_message == 0 || options.max_head == 0)
+        options.max_message == 0 || options.max_head == 0 || options.rule_count > FC_RULES_MAX - 1)
         return -EINVAL;
     struct fc_hub *hub = calloc(1, sizeof *hub);
     if (!hub)
@@ -117,8 +123,7 @@ int fc_hub_create(struct fc_hub **created, const struct fc_options *given)
     if (!error)
         error = fc_exchange_init(&hub->exchange, &options);
     if (error) {
-        free(hub->responses);
-        free(hub->listeners);
+        free_copies(hub);
         free(hub);
         return error;
     }
@@ -245,7 +250,7 @@ void fc_hub_stop(struct fc_hub *hub, uint32_t timeout)
     atomic_store(&exchange->stopping, true);
     for (unsigned i = 0; i < exchange->shards; i++) {
         /* Short of memory for a command that frees everything: it must be got through. */
-        while (fc_exchange_command(exchange, i, &stop, 1))
+        while (fc_exchange_command(exchange, i, &stop, 1, 0))
             sched_yield();
     }
 }
@@ -272,103 +277,10 @@ void fc_hub_destroy(struct fc_hub *hub)
     free(hub->shards);
     free(exchange->doors);
     fc_exchange_destroy(exchange);
-    free(hub->responses);
-    free(hub->listeners);
+    free_copies(hub);
     pthread_cond_destroy(&hub->changed);
     pthread_mutex_destroy(&hub->lock);
     free(hub);
-}
-
-/* ---- Python's side ---- */
-
-int fc_hub_event_fd(const struct fc_hub *hub)
-{
-    return hub->exchange.event_fd;
-}
-
-void fc_hub_reset_event(struct fc_hub *hub)
-{
-    fc_exchange_reset(&hub->exchange);
-}
-
-struct fc_events *fc_hub_requests(struct fc_hub *hub)
-{
-    return fc_exchange_requests(&hub->exchange);
-}
-
-struct fc_events *fc_hub_messages(struct fc_hub *hub)
-{
-    return fc_exchange_messages(&hub->exchange);
-}
-
-void fc_hub_release(struct fc_hub *hub, struct fc_events *events)
-{
-    fc_events_free(&hub->exchange.channels, events);
-}
-
-static int make_command(struct fc_exchange *exchange, const struct fc_answer *answer, struct fc_command *command)
-{
-    *command = (struct fc_command){.kind = FC_COMMAND_ANSWER, .client = answer->client};
-    command->message = fc_message_raw(&exchange->account, answer->response.bytes, answer->response.length);
-    if (!command->message)
-        return -ENOMEM;
-    if (answer->channel.length > 0) {
-        command->channel =
-            fc_channels_get(&exchange->channels, answer->channel.bytes, answer->channel.length);
-        if (!command->channel) {
-            fc_message_unref(command->message);
-            return -ENOMEM;
-        }
-    }
-    return 0;
-}
-
-int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n)
-{
-    enum { PIECE = 64 };
-    struct fc_exchange *exchange = &hub->exchange;
-    struct fc_command commands[PIECE];
-    int error = 0;
-
-    for (unsigned shard = 0; shard < exchange->shards; shard++) {
-        for (size_t i = 0; i < n;) {
-            uint32_t count = 0;
-            for (; i < n && count < PIECE; i++) {
-                if (fc_client_id_shard(answers[i].client) != shard)
-                    continue;
-                if (make_command(exchange, &answers[i], &commands[count]))
-                    error = -ENOMEM;
-                else
-                    count++;
-            }
-            if (count > 0 && fc_exchange_command(exchange, shard, commands, count))
-                error = -ENOMEM;
-        }
-    }
-    return error;
-}
-
-int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload)
-{
-    struct fc_exchange *exchange = &hub->exchange;
-
-    if (atomic_load_explicit(&exchange->stopping, memory_order_relaxed))
-        return -ESHUTDOWN;
-    if (payload.length > FC_PAYLOAD_MAX)
-        return -EMSGSIZE;
-    if (fc_exchange_congested(exchange))
-        return -EAGAIN;
-    atomic_fetch_add_explicit(&hub->published, 1, memory_order_relaxed);
-    struct fc_channel *channel = fc_channels_find(&exchange->channels, name.bytes, name.length);
-    if (!channel)
-        return 0; /* nobody listens */
-    struct fc_message *message = fc_message_frame(&exchange->account, text ? FC_OP_TEXT : FC_OP_BINARY,
-                                                  payload.bytes, payload.length);
-    int error = message ? 0 : -ENOMEM;
-    if (message && fc_exchange_publish(exchange, channel, &message, 1) > 0)
-        error = -ENOMEM;
-    fc_channel_unref(&exchange->channels, channel);
-    return error;
 }
 
 /* ---- what it tells of itself ---- */

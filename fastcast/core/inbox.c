@@ -1,8 +1,8 @@
 /* The way out of the core: a mutex and a list of pieces.
  *
  * Pieces, so that whoever takes them has a bounded piece of work, and what it hasn't taken still counts. It's bounded
- * by those who put: while one is full, shards don't read from clients. Events own a reference to their message, and
- * to their channel if they have one. Belongs to the exchange.
+ * by those who put: while one is full, shards don't read from clients. Events own a reference to their message and
+ * to their channel, if they have one. Belongs to the exchange.
  */
 #include "inbox.h"
 
@@ -28,7 +28,7 @@ void fc_inbox_destroy(struct fc_inbox *inbox, struct fc_channels *channels)
 
 static size_t weight_of(const struct fc_event *event)
 {
-    return fc_message_weight(event->message) + sizeof *event;
+    return (event->message ? fc_message_weight(event->message) : 0) + sizeof *event;
 }
 
 /* Room for n more events, at most FC_EVENTS, in the last piece. */

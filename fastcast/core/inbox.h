@@ -1,4 +1,4 @@
-/* What shards have for Python: events that wait to be taken, a piece at a time. */
+/* What shards have for Python: requests, or other events, that wait to be taken, a piece at a time. */
 #ifndef FC_INBOX_H
 #define FC_INBOX_H
 

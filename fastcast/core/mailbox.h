@@ -7,23 +7,47 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct fc_address;
 struct fc_channel;
 struct fc_message;
 
 enum fc_command_kind {
-    FC_COMMAND_PUBLISH, /* message, to the members of channel */
-    FC_COMMAND_ANSWER,  /* client's request: message is the response; joins channel, or ends without one */
+    FC_COMMAND_PUBLISH, /* message, to the members of channel; `more`: the next command has the same message */
+    FC_COMMAND_ANSWER,  /* client's request: message is the response; opens as `code` says, on channel, or by `admission` */
+    FC_COMMAND_SEND,    /* message, to client */
+    FC_COMMAND_SUBSCRIBE,   /* client, to channel */
+    FC_COMMAND_UNSUBSCRIBE, /* client, from channel */
+    FC_COMMAND_DISMISS, /* client: close it; message is the Close frame, with code */
     FC_COMMAND_CLOSE,   /* client is leaving: say code to it, behind all that was published before */
+    FC_COMMAND_CHECK,   /* whether client is open */
+    FC_COMMAND_INSPECT, /* client, by token */
+    FC_COMMAND_FLUSH,   /* by token */
     FC_COMMAND_STOP,    /* deliver, close everyone, end by the deadline */
+};
+
+/* Code of an answer that opens the WebSocket; and of one that was to, but the client's address has too many. */
+#define FC_ANSWER_ACCEPT 101
+#define FC_ANSWER_LIMITED 429
+
+/* How an accepted client is let in, where that's more than one channel. Channels and address are references. */
+struct fc_admission {
+    struct fc_address *address;
+    size_t count;
+    struct fc_channel *channels[];
 };
 
 /* A pointer in a command owns one reference. */
 struct fc_command {
     enum fc_command_kind kind;
     uint16_t code;
+    bool more;
     uint64_t client;
     struct fc_channel *channel;
     struct fc_message *message;
+    union {
+        struct fc_admission *admission;
+        uint64_t token;
+    };
 };
 
 /* Any thread puts, the shard's thread takes everything at once. */

@@ -35,6 +35,8 @@ struct fc_message *fc_message_new(struct fc_account *account, size_t capacity)
     message->capacity = capacity;
     message->size = 0;
     message->account = account;
+    message->key_length = 0;
+    message->rule = 0;
     message->start = FC_FRAME_HEADER_MAX;
     atomic_fetch_add_explicit(&account->messages, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&account->made, 1, memory_order_relaxed);
@@ -78,6 +80,41 @@ struct fc_message *fc_message_frame(struct fc_account *account, uint8_t opcode, 
     return message;
 }
 
+struct fc_message *fc_message_set_key(struct fc_message *message, struct fc_span name, struct fc_span key)
+{
+    size_t size = name.length + key.length + 1;
+    size_t payload = message->start + message->size - FC_FRAME_HEADER_MAX;
+
+    if (size > UINT16_MAX)
+        return message;
+    if (message->capacity < payload + size) {
+        struct fc_message *moved = fc_message_resize(message, payload + size);
+        if (!moved)
+            return message;
+        message = moved;
+    }
+    uint8_t *out = fc_message_payload(message) + payload;
+    if (name.length > 0)
+        memcpy(out, name.bytes, name.length);
+    out[name.length] = 0; /* between the two: no name contains it */
+    if (key.length > 0)
+        memcpy(out + name.length + 1, key.bytes, key.length);
+    message->key_length = (uint16_t)size;
+    return message;
+}
+
+/* Where the wire image ends. */
+static const uint8_t *key_of(const struct fc_message *message)
+{
+    return fc_message_wire(message) + message->size;
+}
+
+bool fc_message_same_key(const struct fc_message *message, const struct fc_message *other)
+{
+    return message->key_length > 0 && message->key_length == other->key_length &&
+           !memcmp(key_of(message), key_of(other), message->key_length);
+}
+
 struct fc_message *fc_message_raw(struct fc_account *account, const void *bytes, size_t n)
 {
     struct fc_message *message = fc_message_new(account, n);
@@ -108,6 +145,7 @@ struct fc_message *fc_message_join(struct fc_account *account, struct fc_message
         joined->frames += messages[i]->frames;
     }
     joined->size = size;
+    joined->rule = messages[0]->rule;
     return joined;
 }
 

@@ -2,9 +2,11 @@
 #ifndef FC_MESSAGE_H
 #define FC_MESSAGE_H
 
+#include "fastcast.h"
 #include "frame.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -24,7 +26,9 @@ struct fc_message {
     size_t capacity; /* payload bytes there is room for */
     size_t size;     /* bytes on the wire, from `start` */
     struct fc_account *account;
-    uint8_t start; /* offset of the wire image: the header is written right before the payload */
+    uint16_t key_length; /* of the key behind the payload: of two messages with one key only the newer one matters */
+    uint8_t rule;        /* of the channel that it was published to */
+    uint8_t start;       /* offset of the wire image: the header is written right before the payload */
     uint8_t room[];
 };
 
@@ -47,10 +51,16 @@ void fc_message_seal(struct fc_message *message, uint8_t opcode, size_t length);
 /* One complete frame with a copy of the payload. */
 struct fc_message *fc_message_frame(struct fc_account *account, uint8_t opcode, const void *payload, size_t n);
 
+/* Gives a sealed message that nobody else has yet a key, of two parts. It stays without one if it's too long or there's
+ * no memory: then it replaces no other, and none replaces it. May move the message. */
+struct fc_message *fc_message_set_key(struct fc_message *message, struct fc_span name, struct fc_span key);
+
+bool fc_message_same_key(const struct fc_message *message, const struct fc_message *other);
+
 /* Bytes that are no frame of ours to count: a Close frame as written, an HTTP response. */
 struct fc_message *fc_message_raw(struct fc_account *account, const void *bytes, size_t n);
 
-/* The wire images of n sealed messages in a row. */
+/* The wire images of n sealed messages in a row, under the rule of the first. */
 struct fc_message *fc_message_join(struct fc_account *account, struct fc_message *const *messages, size_t n);
 
 static inline const uint8_t *fc_message_wire(const struct fc_message *message)

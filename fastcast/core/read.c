@@ -6,7 +6,9 @@
 #include "read.h"
 
 #include "conn.h"
+#include "extra.h"
 #include "head.h"
+#include "remote.h"
 #include "write.h"
 
 #include <errno.h>
@@ -51,39 +53,112 @@ bool fc_read_wanted(const struct fc_client *client)
     }
 }
 
-static void publish(struct fc_shard *shard, struct fc_client *client, struct fc_message **messages, unsigned n)
+static void drop_messages(struct fc_message **messages, unsigned n)
 {
-    uint64_t lost = fc_exchange_publish(shard->exchange, client->room->channel, messages, n);
+    for (unsigned i = 0; i < n; i++)
+        fc_message_unref(messages[i]);
+}
+
+static void publish(struct fc_shard *shard, struct fc_channel **channels, unsigned count,
+                    struct fc_message **messages, unsigned n)
+{
+    uint64_t lost = fc_exchange_publish(shard->exchange, channels, count, messages, n, NULL);
+
     fc_count(&shard->counters.sent, lost);
     fc_count(&shard->counters.dropped, lost);
 }
 
+/* The rule that the messages are under, and what tells the newest. */
+static void mark(const struct fc_shard *shard, const struct fc_channel *channel, struct fc_message **messages, unsigned n)
+{
+    const struct fc_rule *rule = &shard->exchange->rules[channel->rule];
+    const struct fc_span name = {channel->name, channel->length};
+
+    for (unsigned i = 0; i < n; i++) {
+        messages[i]->rule = channel->rule;
+        if (rule->policy == FC_POLICY_LATEST)
+            messages[i] = fc_message_set_key(messages[i], name, (struct fc_span){0});
+    }
+}
+
+static void relay(struct fc_shard *shard, struct fc_channel *home, struct fc_message **messages, unsigned n)
+{
+    struct fc_exchange *exchange = shard->exchange;
+    struct fc_audience audience;
+
+    mark(shard, home, messages, n);
+    if (home == exchange->everyone || !fc_channels_have_patterns(&exchange->channels)) {
+        publish(shard, &home, 1, messages, n);
+        return;
+    }
+    if (fc_channels_resolve(&exchange->channels, home->name, home->length, &audience)) {
+        fc_count(&shard->counters.no_memory, 1);
+        fc_count(&shard->counters.ignored, n);
+        drop_messages(messages, n);
+        return;
+    }
+    publish(shard, audience.channels, audience.count, messages, n);
+    fc_channels_release(&exchange->channels, &audience);
+}
+
 /* What becomes of an OPEN client's messages. 0 or -ENOMEM. */
-static int hand_on(struct fc_shard *shard, struct fc_client *client, uint32_t slot, struct fc_message **messages,
+static int hand_on(struct fc_shard *shard, const struct fc_client *client, uint32_t slot, struct fc_message **messages,
                    unsigned n)
 {
+    const struct fc_options *options = &shard->exchange->options;
+    struct fc_channel *home = fc_client_home(client);
+
     if (n == 0)
         return 0;
-    if (!shard->exchange->options.handled) {
-        publish(shard, client, messages, n);
+    if (options->handled) {
+        shard->has_news = true;
+        return fc_exchange_hand_over(shard->exchange, fc_shard_id(shard, client, slot), home, messages, n);
+    }
+    if (options->relay == FC_RELAY_ALL)
+        home = shard->exchange->everyone;
+    if (options->relay == FC_RELAY_OFF || !home || home->pattern) { /* nothing is published to a pattern */
+        fc_count(&shard->counters.ignored, n);
+        drop_messages(messages, n);
         return 0;
     }
-    shard->has_news = true;
-    return fc_exchange_hand_over(shard->exchange, fc_shard_id(shard, client, slot), client->room->channel, messages, n);
+    relay(shard, home, messages, n);
+    return 0;
+}
+
+/* A bucket of tokens, kept as the time at which it is full again. 0, or an error of the protocol: the client has sent too
+ * much; or -ENOMEM. */
+static int take_token(struct fc_shard *shard, struct fc_client *client)
+{
+    const struct fc_options *options = &shard->exchange->options;
+    uint64_t now = shard->now * 1000;
+
+    if (options->rate_limit <= 0)
+        return 0;
+    if (fc_client_extend(client))
+        return -ENOMEM;
+    uint64_t each = (uint64_t)(1e6 / options->rate_limit);
+    uint64_t full_at = (client->extra->full_at > now ? client->extra->full_at : now) + each;
+    if (full_at - now > each * options->rate_burst) {
+        fc_count(&shard->counters.rate_limited, 1);
+        return -FC_ERR_POLICY;
+    }
+    client->extra->full_at = full_at;
+    return 0;
 }
 
 /* A Close has come, or an error: nothing more of this client's counts. What we say to it goes through the mailbox,
  * so that it follows the messages that came before, this client's own among them. */
-static void begin_leaving(struct fc_shard *shard, struct fc_client *client, uint32_t slot, uint16_t code)
+static void begin_leaving(struct fc_shard *shard, struct fc_client *client, uint32_t slot, uint16_t code,
+                          struct fc_message *reason)
 {
     struct fc_command command = {
-        .kind = FC_COMMAND_CLOSE, .client = fc_shard_id(shard, client, slot), .code = code};
+        .kind = FC_COMMAND_CLOSE, .client = fc_shard_id(shard, client, slot), .code = code, .message = reason};
 
     fc_read_forget(client);
     client->state = FC_CLIENT_LEAVING;
     client->active = shard->tick;
-    if (fc_exchange_command(shard->exchange, shard->index, &command, 1))
-        fc_conn_say_close(shard, slot, code);
+    if (fc_exchange_command(shard->exchange, shard->index, &command, 1, 0))
+        fc_conn_say_close(shard, slot, code, NULL);
 }
 
 static void fail(struct fc_shard *shard, struct fc_client *client, uint32_t slot, int error)
@@ -93,7 +168,7 @@ static void fail(struct fc_shard *shard, struct fc_client *client, uint32_t slot
         return;
     }
     fc_count(&shard->counters.violations, 1);
-    begin_leaving(shard, client, slot, (uint16_t)-error);
+    begin_leaving(shard, client, slot, (uint16_t)-error, NULL);
 }
 
 /* Answers to the Pings of one read. Each is answered, as long as that stays modest; else the latest answer stands for
@@ -149,6 +224,7 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
     unsigned count = 0;
     struct pongs pongs;
     bool open = client->state == FC_CLIENT_OPEN;
+    struct fc_message *reason = NULL;
     int close_code = 0;
     int result;
 
@@ -164,6 +240,8 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
             break;
         if (item.kind == FC_ITEM_CLOSE) {
             close_code = item.code;
+            if (item.length > 2 && shard->exchange->options.closes)
+                reason = fc_message_raw(limits.account, item.payload + 2, item.length - 2);
             break;
         }
         if (item.kind == FC_ITEM_MESSAGE) {
@@ -172,6 +250,11 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
             if (!open) { /* our Close is out: what comes now is too late */
                 fc_message_unref(item.message);
                 continue;
+            }
+            result = take_token(shard, client);
+            if (result < 0) {
+                fc_message_unref(item.message);
+                break;
             }
             messages[count++] = item.message;
             if (count == FC_PUBLISH_MAX) {
@@ -195,12 +278,16 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
     uint64_t id = fc_shard_id(shard, client, slot);
     if (pongs.length > 0 && open)
         fc_write_pongs(shard, slot, pongs.bytes, pongs.length, pongs.last);
+    if (fc_clients_find(&shard->clients, id) != client || result < 0 || !open) {
+        fc_message_unref(reason);
+        reason = NULL;
+    }
     if (fc_clients_find(&shard->clients, id) != client)
         return;
     if (result < 0) {
         fail(shard, client, slot, result);
     } else if (close_code && open) {
-        begin_leaving(shard, client, slot, (uint16_t)close_code);
+        begin_leaving(shard, client, slot, (uint16_t)close_code, reason);
     } else if (close_code) {
         fc_read_forget(client);
         client->state = FC_CLIENT_ENDING;
@@ -212,11 +299,17 @@ void fc_read_frames(struct fc_shard *shard, uint32_t slot, const uint8_t *bytes,
 static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot, const uint8_t *head, size_t length)
 {
     struct fc_exchange *exchange = shard->exchange;
+    struct fc_event request = {.client = fc_shard_id(shard, client, slot), .bytes = {head, length}};
+    char remote[FC_REMOTE_MAX];
 
     if (client->refused) {
         fc_count(&shard->counters.full, 1);
     } else if (!shard->stopping) {
-        if (fc_exchange_ask(exchange, fc_shard_id(shard, client, slot), head, length) == 0) {
+        if (exchange->options.remotes) {
+            fc_remote_of(client, remote, &request.port);
+            request.remote = (struct fc_span){remote, strlen(remote)};
+        }
+        if (fc_exchange_ask(exchange, &request) == 0) {
             client->state = FC_CLIENT_ASKED;
             fc_count(&shard->counters.asked, 1);
             fc_count(&shard->counters.requests, 1);
@@ -226,6 +319,17 @@ static void ask(struct fc_shard *shard, struct fc_client *client, uint32_t slot,
         fc_count(&shard->counters.no_memory, 1);
     }
     fc_conn_respond(shard, slot, exchange->options.full);
+}
+
+/* Where the head ends, which a PROXY header may precede; 0: further on. */
+static size_t find_end(const struct fc_shard *shard, const uint8_t *bytes, size_t n, size_t seen)
+{
+    size_t skipped = shard->exchange->options.proxy_protocol ? fc_head_proxy(bytes, n) : 0;
+
+    if (skipped >= n) /* also SIZE_MAX */
+        return 0;
+    size_t end = fc_head_end(bytes + skipped, n - skipped, seen > skipped ? seen - skipped : 0);
+    return end > 0 ? skipped + end : 0;
 }
 
 /* Bytes of a HEAD client. In the usual case all of the head is in one piece, and nothing is kept. */
@@ -243,7 +347,7 @@ static void take_head(struct fc_shard *shard, uint32_t slot, const uint8_t *byte
         bytes = client->head->bytes;
         n = client->head->length;
     }
-    size_t end = fc_head_end(bytes, n, seen);
+    size_t end = find_end(shard, bytes, n, seen);
     if (end > shard->exchange->options.max_head || (end == 0 && n > shard->exchange->options.max_head)) {
         fc_conn_respond(shard, slot, shard->exchange->options.too_large);
         return;

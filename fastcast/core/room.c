@@ -1,11 +1,16 @@
 /* Rooms: dense lists of members, and the flush over them.
  *
- * Invariants: client->position is the client's place in `members`. While a flush is under way places don't move:
- * who leaves makes a hole, who joins goes to the end, beyond the audience; so that a flush in slices serves
- * everyone exactly once. Owned by the shard's thread; the shard makes a room with its first member and
- * frees it after the last.
+ * Invariants: a client knows its place in `members`. While a flush is under way places don't move: who leaves makes a
+ * hole, who joins goes to the end, beyond the audience; so that a flush in slices serves everyone exactly once. Messages
+ * are numbered as they come in. Who joins while some wait, or was served ahead of the others, is `late`, until those
+ * messages are through: so that a membership has an exact beginning, and nobody gets a message twice.
+ *
+ * Owned by the shard's thread, which makes a room with its first member and frees it after the last. Members are changed
+ * under the channel's lock, so that others may read who they are.
  */
 #include "room.h"
+
+#include "extra.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,23 +29,143 @@ struct fc_room *fc_room_new(struct fc_channel *channel)
     return room;
 }
 
-size_t fc_room_free(struct fc_room *room)
+static void free_flush(struct fc_flush *flush)
 {
-    size_t weight = room->weight;
+    for (uint32_t i = 0; i < flush->vectors; i++)
+        fc_message_unref(flush->batch[i]);
+    for (uint32_t i = 0; flush->singly && i < flush->frames; i++)
+        fc_message_unref(flush->singly[i]);
+    free(flush->singly);
+    free(flush);
+}
 
-    for (uint32_t i = 0; i < room->vectors; i++)
-        fc_message_unref(room->batch[i]);
-    for (uint32_t i = 0; i < room->due_count; i++) {
-        weight += fc_message_weight(room->due[i]);
+uint32_t fc_room_drop_due(struct fc_room *room, size_t *weight)
+{
+    uint32_t dropped = room->due_count;
+
+    *weight = 0;
+    for (uint32_t i = 0; i < dropped; i++) {
+        *weight += fc_message_weight(room->due[i]);
         fc_message_unref(room->due[i]);
     }
+    room->due_count = 0;
+    room->picky = false;
+    room->late_count = 0;
+    return dropped;
+}
+
+size_t fc_room_free(struct fc_room *room)
+{
+    size_t weight;
+
+    fc_room_drop_due(room, &weight);
+    if (room->flush) {
+        weight += room->flush->weight;
+        free_flush(room->flush);
+    }
+    free(room->late);
     free(room->due);
     free(room->members);
     free(room);
     return weight;
 }
 
-int fc_room_join(struct fc_room *room, struct fc_client *client, uint32_t slot)
+/* ---- members ---- */
+
+static uint32_t place_of(const struct fc_room *room, struct fc_client *client, uint32_t slot)
+{
+    return room->everyone ? slot : *fc_client_position(client, room);
+}
+
+/* The first late one that isn't before the slot. */
+static uint32_t find_late(const struct fc_room *room, uint32_t slot)
+{
+    uint32_t low = 0;
+    uint32_t high = room->late_count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (room->late[middle].slot < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_late(const struct fc_room *room, uint32_t i, uint32_t slot)
+{
+    return i < room->late_count && room->late[i].slot == slot;
+}
+
+int fc_room_skip(struct fc_room *room, struct fc_client *client, uint32_t slot)
+{
+    uint32_t i;
+
+    if (!fc_room_busy(room))
+        return 0;
+    i = find_late(room, slot);
+    if (is_late(room, i, slot)) {
+        room->late[i].from = room->given;
+        return 0;
+    }
+    if (room->late_count == room->late_capacity) {
+        uint32_t capacity = room->late_capacity ? 2 * room->late_capacity : 8;
+        struct fc_late *grown = realloc(room->late, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        room->late = grown;
+        room->late_capacity = capacity;
+    }
+    memmove(room->late + i + 1, room->late + i, (room->late_count - i) * sizeof *room->late);
+    room->late[i] = (struct fc_late){slot, room->given};
+    room->late_count++;
+    client->late = 1;
+    return 0;
+}
+
+static void forget_late(struct fc_room *room, const struct fc_client *client, uint32_t slot)
+{
+    if (!client->late || room->late_count == 0)
+        return;
+    uint32_t i = find_late(room, slot);
+    if (!is_late(room, i, slot))
+        return;
+    room->late_count--;
+    memmove(room->late + i, room->late + i + 1, (room->late_count - i) * sizeof *room->late);
+}
+
+/* Those whose time has come are late no more. */
+static void promote_late(struct fc_room *room)
+{
+    uint64_t next = room->given - room->due_count;
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < room->late_count; i++) {
+        if (room->late[i].from > next)
+            room->late[kept++] = room->late[i];
+    }
+    room->late_count = kept;
+    if (kept == 0 && room->late_capacity > 64) {
+        free(room->late);
+        room->late = NULL;
+        room->late_capacity = 0;
+    }
+}
+
+uint32_t fc_room_missed(const struct fc_room *room, const struct fc_client *client, uint32_t slot, uint64_t first,
+                        uint32_t n)
+{
+    if (!client->late || room->late_count == 0)
+        return 0;
+    uint32_t i = find_late(room, slot);
+    if (!is_late(room, i, slot) || room->late[i].from <= first)
+        return 0;
+    uint64_t missed = room->late[i].from - first;
+    return missed < n ? (uint32_t)missed : n;
+}
+
+static int add_member(struct fc_room *room, struct fc_client *client, uint32_t slot)
 {
     if (room->count == room->capacity) {
         uint32_t capacity = room->capacity + room->capacity / 2 + 4;
@@ -50,16 +175,30 @@ int fc_room_join(struct fc_room *room, struct fc_client *client, uint32_t slot)
         room->members = grown;
         room->capacity = capacity;
     }
-    client->room = room;
-    client->position = room->count;
-    room->members[room->count++] = slot;
+    int error = fc_client_add_room(client, room, room->count);
+    if (error)
+        return error;
+    room->members[room->count] = slot;
     return 0;
+}
+
+int fc_room_join(struct fc_room *room, struct fc_client *client, uint32_t slot)
+{
+    int error = fc_room_skip(room, client, slot);
+
+    if (!error && !room->everyone)
+        error = add_member(room, client, slot);
+    if (error)
+        forget_late(room, client, slot);
+    else
+        room->count++;
+    return error;
 }
 
 static void move(struct fc_room *room, const struct fc_clients *clients, uint32_t from, uint32_t to)
 {
     room->members[to] = room->members[from];
-    fc_clients_at(clients, room->members[to])->position = to;
+    *fc_client_position(fc_clients_at(clients, room->members[to]), room) = to;
 }
 
 /* Gives memory back when a crowd has gone. */
@@ -75,24 +214,33 @@ static void shrink(struct fc_room *room)
     }
 }
 
-void fc_room_leave(struct fc_room *room, const struct fc_clients *clients, struct fc_client *client)
+void fc_room_leave(struct fc_room *room, const struct fc_clients *clients, struct fc_client *client, uint32_t slot)
 {
-    if (room->vectors > 0) {
-        room->members[client->position] = FC_NO_SLOT;
+    uint32_t place = place_of(room, client, slot);
+
+    forget_late(room, client, slot);
+    if (room->everyone) {
+        room->count--;
+        return;
+    }
+    if (room->flush) {
+        room->members[place] = FC_NO_SLOT;
         room->holes++;
     } else {
         room->count--;
-        if (client->position != room->count)
-            move(room, clients, room->count, client->position);
+        if (place != room->count)
+            move(room, clients, room->count, place);
         shrink(room);
     }
-    client->room = NULL;
+    fc_client_remove_room(client, room);
 }
 
-int fc_room_add(struct fc_room *room, struct fc_message *message)
+/* ---- messages ---- */
+
+int fc_room_add(struct fc_room *room, struct fc_message *message, bool picky)
 {
     if (room->due_count == room->due_capacity) {
-        uint32_t capacity = room->due_capacity ? 2 * room->due_capacity : 16;
+        uint32_t capacity = room->due_capacity ? 2 * room->due_capacity : 4;
         struct fc_message **grown = realloc(room->due, capacity * sizeof(struct fc_message *));
         if (!grown)
             return -ENOMEM;
@@ -100,6 +248,8 @@ int fc_room_add(struct fc_room *room, struct fc_message *message)
         room->due_capacity = capacity;
     }
     room->due[room->due_count++] = message;
+    room->given++;
+    room->picky |= picky;
     return 0;
 }
 
@@ -114,11 +264,12 @@ static uint32_t run_length(struct fc_message *const *messages, uint32_t n)
     return length;
 }
 
-void fc_room_begin(struct fc_room *room)
+/* Moves messages from `due` into the batch, as pieces. Returns how many. */
+static uint32_t fill_batch(struct fc_room *room, struct fc_flush *flush)
 {
     uint32_t taken = 0;
 
-    while (taken < room->due_count && room->vectors < FC_ROOM_VECTORS) {
+    while (taken < room->due_count && flush->vectors < FC_ROOM_VECTORS) {
         struct fc_message **run = room->due + taken;
         uint32_t length = run_length(run, room->due_count - taken);
         struct fc_message *piece = run[0];
@@ -131,51 +282,78 @@ void fc_room_begin(struct fc_room *room)
             }
         }
         for (uint32_t i = 0; i < length; i++) {
-            room->weight += fc_message_weight(run[i]);
-            if (run[i] != piece)
+            flush->weight += fc_message_weight(run[i]);
+            if (flush->singly)
+                flush->singly[taken + i] = length > 1 ? run[i] : fc_message_ref(run[i]);
+            else if (run[i] != piece)
                 fc_message_unref(run[i]);
         }
-        room->batch[room->vectors] = piece;
-        room->vector[room->vectors].iov_base = (void *)(uintptr_t)fc_message_wire(piece);
-        room->vector[room->vectors].iov_len = piece->size;
-        room->vectors++;
-        room->frames += piece->frames;
-        room->bytes += piece->size;
+        flush->batch[flush->vectors] = piece;
+        flush->vector[flush->vectors].iov_base = (void *)(uintptr_t)fc_message_wire(piece);
+        flush->vector[flush->vectors].iov_len = piece->size;
+        flush->vectors++;
+        flush->frames += piece->frames;
+        flush->bytes += piece->size;
         taken += length;
     }
+    return taken;
+}
+
+int fc_room_begin(struct fc_room *room, const struct fc_clients *clients)
+{
+    struct fc_flush *flush = calloc(1, sizeof *flush);
+
+    if (!flush)
+        return -ENOMEM;
+    if (room->picky || room->late_count > 0) {
+        flush->singly = malloc(room->due_count * sizeof(struct fc_message *));
+        if (!flush->singly) {
+            free(flush);
+            return -ENOMEM;
+        }
+    }
+    flush->first = room->given - room->due_count;
+    uint32_t taken = fill_batch(room, flush);
     room->due_count -= taken;
-    room->more = room->due_count > 0;
+    flush->more = room->due_count > 0;
     memmove(room->due, room->due + taken, room->due_count * sizeof(struct fc_message *));
 
     /* Steps of the golden ratio spread the starts evenly, whatever the number of members. */
     room->phase += UINT32_C(0x9E3779B9);
-    room->audience = room->count;
-    room->start = (uint32_t)((uint64_t)room->phase * room->audience >> 32);
-    room->visited = 0;
+    flush->audience = room->everyone ? fc_clients_end(clients) : room->count;
+    flush->start = (uint32_t)((uint64_t)room->phase * flush->audience >> 32);
+    room->flush = flush;
+    return 0;
 }
 
-uint32_t fc_room_next(struct fc_room *room)
+/* The slot at the place, if a member is there. */
+static uint32_t member_at(const struct fc_room *room, const struct fc_clients *clients, uint32_t place)
 {
-    while (room->visited < room->audience) {
-        uint32_t place = room->start + room->visited++;
-        if (place >= room->audience)
-            place -= room->audience;
-        if (room->members[place] != FC_NO_SLOT)
-            return room->members[place];
+    if (!room->everyone)
+        return room->members[place];
+    const struct fc_client *client = fc_clients_at(clients, place);
+    bool is_open = client && (client->state == FC_CLIENT_OPEN || client->state == FC_CLIENT_LEAVING);
+    return is_open ? place : FC_NO_SLOT;
+}
+
+uint32_t fc_room_next(struct fc_room *room, const struct fc_clients *clients)
+{
+    struct fc_flush *flush = room->flush;
+
+    while (flush->visited < flush->audience) {
+        uint32_t place = flush->start + flush->visited++;
+        if (place >= flush->audience)
+            place -= flush->audience;
+        uint32_t slot = member_at(room, clients, place);
+        if (slot != FC_NO_SLOT)
+            return slot;
     }
     return FC_NO_SLOT;
 }
 
-size_t fc_room_end(struct fc_room *room, const struct fc_clients *clients)
+static void close_holes(struct fc_room *room, const struct fc_clients *clients)
 {
-    size_t weight = room->weight;
-
-    for (uint32_t i = 0; i < room->vectors; i++)
-        fc_message_unref(room->batch[i]);
-    room->vectors = 0;
-    room->frames = 0;
-    room->bytes = 0;
-    room->weight = 0;
+    pthread_mutex_lock(&room->channel->lock);
     for (uint32_t i = 0; room->holes > 0 && i < room->count;) {
         if (room->members[i] != FC_NO_SLOT) {
             i++;
@@ -188,19 +366,38 @@ size_t fc_room_end(struct fc_room *room, const struct fc_clients *clients)
         /* else the last place was a hole, too, and this one comes again */
     }
     shrink(room);
-    if (room->due_count == 0 && room->due_capacity > 64) {
-        free(room->due);
-        room->due = NULL;
-        room->due_capacity = 0;
+    pthread_mutex_unlock(&room->channel->lock);
+}
+
+size_t fc_room_end(struct fc_room *room, const struct fc_clients *clients)
+{
+    size_t weight = room->flush->weight;
+
+    free_flush(room->flush);
+    room->flush = NULL;
+    if (room->holes > 0)
+        close_holes(room, clients);
+    promote_late(room);
+    if (room->due_count == 0) {
+        room->picky = false;
+        if (room->due_capacity > 64) {
+            free(room->due);
+            room->due = NULL;
+            room->due_capacity = 0;
+        }
     }
     return weight;
 }
 
-bool fc_room_owes(const struct fc_room *room, const struct fc_client *client)
+bool fc_room_owes(const struct fc_room *room, struct fc_client *client, uint32_t slot)
 {
-    if (room->vectors == 0 || client->position >= room->audience)
+    const struct fc_flush *flush = room->flush;
+
+    if (!flush)
         return false;
-    uint32_t distance = client->position >= room->start ? client->position - room->start
-                                                        : client->position + room->audience - room->start;
-    return distance >= room->visited;
+    uint32_t place = place_of(room, client, slot);
+    if (place >= flush->audience)
+        return false;
+    uint32_t distance = place >= flush->start ? place - flush->start : place + flush->audience - flush->start;
+    return distance >= flush->visited;
 }

@@ -11,8 +11,10 @@
 #include "clock.h"
 #include "conn.h"
 #include "fanout.h"
+#include "inspect.h"
 #include "read.h"
 #include "sweep.h"
+#include "write.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -92,8 +94,8 @@ static uint32_t count_room(const struct fc_shard *shard)
     uint64_t used = 2 * (uint64_t)exchange->shards + exchange->options.listeners_each + 8 + FC_SPARE_FDS;
     uint64_t room;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > FC_SLOT_MAX - 2 * FC_SPARE_FDS)
-        limit.rlim_cur = FC_SLOT_MAX - 2 * FC_SPARE_FDS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > FC_FD_MAX - 2 * FC_SPARE_FDS)
+        limit.rlim_cur = FC_FD_MAX - 2 * FC_SPARE_FDS;
     if (!shard->private_table) {
         used += (uint64_t)exchange->shards * (exchange->options.listeners_each + 1 + FC_SPARE_FDS) + 64;
         room = limit.rlim_cur > used ? (limit.rlim_cur - used) / exchange->shards : 1;
@@ -126,6 +128,9 @@ static int set_up(struct fc_shard *shard)
     if ((error = fc_clients_init(&shard->clients, shard->capacity + FC_SPARE_FDS)))
         return error;
     fc_waiting_init(&shard->waiting);
+    shard->queues = (struct fc_queue_host){&shard->exchange->channels, fc_write_ended};
+    if ((error = fc_fanout_open(shard)))
+        return error;
     if ((error = open_io(shard)))
         return error;
     shard->backend = shard->io->ops->name;
@@ -160,11 +165,46 @@ static void answer(struct fc_shard *shard, const struct fc_command *command)
     const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
 
     if (client && client->state == FC_CLIENT_ASKED) {
-        fc_conn_answer(shard, fc_client_id_slot(command->client), command->channel, command->message);
+        fc_conn_answer(shard, fc_client_id_slot(command->client), command);
         return;
     }
-    fc_channel_unref(&shard->exchange->channels, command->channel);
-    fc_message_unref(command->message);
+    if (command->code != 0)
+        fc_conn_tell_closed(shard, command->client, FC_CLOSE_ABNORMAL, NULL, 0);
+    fc_exchange_drop_command(shard->exchange, command);
+}
+
+/* What Python wants of one client, which must be open. */
+static void serve_client(struct fc_shard *shard, const struct fc_command *command)
+{
+    const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
+    uint32_t slot = fc_client_id_slot(command->client);
+
+    if (!client || client->state != FC_CLIENT_OPEN) {
+        if (command->kind == FC_COMMAND_SEND) { /* too late: sent, and gone */
+            fc_count(&shard->counters.sent, 1);
+            fc_count(&shard->counters.gone, 1);
+        }
+    } else if (command->kind == FC_COMMAND_SUBSCRIBE) {
+        fc_channel_ref(command->channel);
+        if (fc_fanout_join(shard, slot, command->channel)) {
+            fc_count(&shard->counters.no_memory, 1);
+            fc_conn_drop(shard, slot); /* rather than leave it without what it was promised */
+        }
+    } else if (command->kind == FC_COMMAND_UNSUBSCRIBE) {
+        fc_fanout_part(shard, slot, command->channel);
+    } else if (command->kind == FC_COMMAND_SEND) {
+        if (fc_fanout_catch_up(shard, slot)) {
+            fc_write_messages(shard, slot, NULL, &command->message, 1);
+        } else {
+            fc_count(&shard->counters.sent, 1);
+            fc_count(&shard->counters.gone, 1);
+        }
+    } else if (fc_fanout_catch_up(shard, slot)) {
+        fc_conn_dismiss(shard, slot, fc_message_ref(command->message));
+    }
+    if (command->kind == FC_COMMAND_SEND)
+        fc_exchange_settle(shard->exchange, shard->index, fc_message_weight(command->message));
+    fc_exchange_drop_command(shard->exchange, command);
 }
 
 static void say_close(struct fc_shard *shard, const struct fc_command *command)
@@ -172,11 +212,23 @@ static void say_close(struct fc_shard *shard, const struct fc_command *command)
     const struct fc_client *client = fc_clients_find(&shard->clients, command->client);
     uint32_t slot = fc_client_id_slot(command->client);
 
-    if (!client || client->state != FC_CLIENT_LEAVING)
-        return;
-    fc_fanout_settle(shard, slot);
-    if (fc_clients_find(&shard->clients, command->client) == client)
-        fc_conn_say_close(shard, slot, command->code);
+    if (client && client->state == FC_CLIENT_LEAVING) {
+        fc_fanout_catch_up(shard, slot);
+        if (fc_clients_find(&shard->clients, command->client) == client && client->state == FC_CLIENT_LEAVING)
+            fc_conn_say_close(shard, slot, command->code, command->message);
+    }
+    fc_exchange_drop_command(shard->exchange, command);
+}
+
+/* Commands for several channels with one message stand side by side. Returns how many they are. */
+static uint32_t publish(struct fc_shard *shard, const struct fc_command *commands)
+{
+    uint32_t n = 1;
+
+    while (commands[n - 1].more)
+        n++;
+    fc_fanout_add(shard, commands, n);
+    return n;
 }
 
 static void obey(struct fc_shard *shard)
@@ -184,11 +236,12 @@ static void obey(struct fc_shard *shard)
     uint32_t n = fc_mailbox_take(&shard->exchange->mailboxes[shard->index], &shard->commands,
                                  &shard->commands_capacity);
 
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0, used; i < n; i += used) {
         const struct fc_command *command = &shard->commands[i];
+        used = 1;
         switch (command->kind) {
         case FC_COMMAND_PUBLISH:
-            fc_fanout_add(shard, command->channel, command->message);
+            used = publish(shard, command);
             break;
         case FC_COMMAND_ANSWER:
             answer(shard, command);
@@ -196,9 +249,21 @@ static void obey(struct fc_shard *shard)
         case FC_COMMAND_CLOSE:
             say_close(shard, command);
             break;
+        case FC_COMMAND_CHECK:
+            fc_inspect_check(shard, command->client);
+            break;
+        case FC_COMMAND_INSPECT:
+            fc_inspect(shard, command->client, command->token);
+            break;
+        case FC_COMMAND_FLUSH:
+            if (fc_fanout_mark(shard, command->token))
+                fc_count(&shard->counters.no_memory, 1);
+            break;
         case FC_COMMAND_STOP:
             begin_stop(shard);
             break;
+        default:
+            serve_client(shard, command);
         }
     }
     if (shard->commands_capacity > 16384) { /* a burst is over */
@@ -221,7 +286,7 @@ static void stop_client(struct fc_shard *shard, uint32_t slot)
         fc_conn_respond(shard, slot, shard->exchange->options.full);
         break;
     case FC_CLIENT_OPEN:
-        fc_fanout_settle(shard, slot);
+        fc_fanout_catch_up(shard, slot);
         client = fc_clients_find(&shard->clients, id);
         if (client && client->state == FC_CLIENT_OPEN)
             fc_conn_close(shard, slot, FC_CLOSE_GOING_AWAY);
@@ -263,7 +328,7 @@ static bool is_over(struct fc_shard *shard)
 static void tear_down(struct fc_shard *shard)
 {
     obey(shard); /* so that nobody waits for what came too late to be settled */
-    fc_fanout_clear(shard);
+    fc_fanout_close(shard);
     if (shard->io)
         fc_io_close(shard->io);
     fc_clients_destroy(&shard->clients);
@@ -400,6 +465,7 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
             stop_some(shard);
         if (shard->now >= shard->sweep_at || shard->sweep_left > 0)
             fc_sweep_some(shard);
+        tell_python(shard); /* what writing and sweeping have brought up */
     } while (!is_over(shard));
     tear_down(shard);
 }

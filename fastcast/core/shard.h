@@ -6,6 +6,7 @@
 #include "exchange.h"
 #include "inbound.h"
 #include "io.h"
+#include "queue.h"
 #include "ready.h"
 #include "room.h"
 #include "waiting.h"
@@ -36,6 +37,12 @@ struct fc_line {
     struct fc_room *last;
 };
 
+/* Who waits for a flush, and the number of the pass whose end it is. */
+struct fc_mark {
+    uint64_t token;
+    uint64_t pass;
+};
+
 struct fc_shard {
     /* set by the hub before the thread starts */
     struct fc_exchange *exchange;
@@ -57,8 +64,15 @@ struct fc_shard {
     struct fc_clients clients;
     struct fc_waiting waiting; /* clients to read from whose request isn't complete, */
     struct fc_ready ready;     /* and all others */
+    struct fc_queue_host queues;
+    struct fc_room *everyone; /* the room of all open clients */
+    uint32_t mixed;           /* clients with several channels */
     struct fc_line due;    /* rooms with something to send, for the next pass, */
     struct fc_line served; /* and those of the pass under way */
+    uint64_t passes;       /* begun */
+    struct fc_mark *marks; /* by pass */
+    uint32_t mark_count;
+    uint32_t mark_capacity;
     struct fc_command *commands;
     uint32_t commands_capacity;
     uint64_t now; /* milliseconds of CLOCK_MONOTONIC, as of this round of the loop */
@@ -96,6 +110,30 @@ static inline void fc_count(atomic_ullong *counter, uint64_t n)
 static inline void fc_discount(atomic_ullong *counter, uint64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) - n, memory_order_relaxed);
+}
+
+/* n deliveries to subscribers of the channel have come to this. NULL: they were for one client alone. */
+static inline void fc_shard_tally(const struct fc_shard *shard, struct fc_channel *channel, enum fc_fate fate, uint64_t n)
+{
+    struct fc_room *room = channel ? channel->seats[shard->index].room : NULL;
+
+    if (room)
+        fc_count(&room->tally.of[fate], n);
+    else if (channel)
+        /* Of several shards; relaxed, as above. */
+        atomic_fetch_add_explicit(&channel->past.of[fate], n, memory_order_relaxed);
+}
+
+/* Tells Python, at the end of the round. Takes over the references. 0 or -ENOMEM, which is counted. */
+static inline int fc_shard_tell(struct fc_shard *shard, const struct fc_event *event)
+{
+    int error = fc_exchange_tell(shard->exchange, event);
+
+    if (error)
+        fc_count(&shard->counters.no_memory, 1);
+    else
+        shard->has_news = true;
+    return error;
 }
 
 /* Requests that wait for Python's answer. */

@@ -6,14 +6,20 @@
 
 #include <sys/types.h>
 
-/* Delivers data messages, at most FC_ROOM_VECTORS: written, or queued behind what waits. */
-void fc_write_messages(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n);
+/* Delivers data messages to a subscriber of the channel, or to this client alone if that's NULL: writes them, or lets
+ * them wait as their rules say. */
+void fc_write_messages(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel,
+                       struct fc_message *const *messages, unsigned n);
 
-/* The two halves of that, for the fan-out, which counts for itself and writes to many clients at once: queue the
- * messages, for a client that has a queue; and for the others, what a write of them all has given. */
-void fc_write_behind(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n);
-void fc_write_done(struct fc_shard *shard, uint32_t slot, struct fc_message *const *messages, unsigned n,
-                   ssize_t result);
+/* The two halves of that, for the fan-out, which counts what is sent for itself and writes to many clients at once: let
+ * the messages wait, for a client with a queue; and for the others, what a write of them all has given. */
+void fc_write_behind(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel,
+                     struct fc_message *const *messages, unsigned n);
+void fc_write_done(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel,
+                   struct fc_message *const *messages, unsigned n, ssize_t result);
+
+/* What the shard's queues tell when a message of theirs ends. */
+void fc_write_ended(struct fc_queue_host *host, struct fc_channel *channel, enum fc_fate fate, uint64_t frames);
 
 /* Writes what is for this client only, under no limit. NULL stands for missing memory. Takes over the reference. */
 void fc_write_own(struct fc_shard *shard, uint32_t slot, struct fc_message *message);

@@ -63,7 +63,7 @@ static void what_is_published_from_outside_reaches_all_shards(void)
 
     memset(large, 'L', sizeof large);
     open_world();
-    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, (struct fc_span){"early", 5}), 0);
+    CHECK_EQ(world_try_publish(&world, "/a", (struct fc_span){"early", 5}), 0);
     for (unsigned i = 0; i < 2; i++)
         peer_join(&peers[i], &world, i, "/a");
     world_publish(&world, "/a", true, "text", 4);
@@ -72,7 +72,7 @@ static void what_is_published_from_outside_reaches_all_shards(void)
     world_publish(&world, "/a", false, large, sizeof large);
     world_publish(&world, "/a", true, "", 0);
     struct fc_span too_large = {large, FC_PAYLOAD_MAX + (size_t)1};
-    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, too_large), -EMSGSIZE);
+    CHECK_EQ(world_try_publish(&world, "/a", too_large), -EMSGSIZE);
     for (unsigned i = 0; i < 2; i++) {
         peer_expect_text(&peers[i], "text");
         peer_expect(&peers[i], FC_OP_BINARY, "\xFF\xFE", 2);
@@ -279,18 +279,19 @@ static void answers_to_those_who_are_gone_or_never_were_do_nothing(void)
 
     struct fc_span response = {WORLD_ACCEPTED, strlen(WORLD_ACCEPTED)};
     struct fc_span channel = {"/a", 2};
+    struct fc_span other = {"/b", 2};
     struct fc_answer answers[] = {
-        {id, response, channel},
-        {id ^ UINT64_C(1) << 24, response, channel}, /* another generation */
-        {id + 5000, response, channel},              /* a slot that never was */
-        {UINT64_MAX, response, channel},             /* a shard that isn't */
-        {0, response, {NULL, 0}},
+        {id, response, true, &channel, 1, {0}},
+        {id ^ UINT64_C(1) << 24, response, true, &channel, 1, {0}}, /* another generation */
+        {id + 5000, response, true, &channel, 1, {0}},              /* a slot that never was */
+        {UINT64_MAX, response, true, &channel, 1, {0}},             /* a shard that isn't */
+        {0, response, false, NULL, 0, {0}},
     };
     CHECK_EQ(fc_hub_answer(world.hub, answers, 5), 0);
     CHECK_EQ(fc_hub_answer(world.hub, answers, 0), 0);
     peer_join(&peer, &world, 0, "/a"); /* behind those answers, perhaps in the same slot */
     CHECK(world.ids[peer.number] != id);
-    CHECK_EQ(fc_hub_answer(world.hub, &(struct fc_answer){world.ids[peer.number], response, {"/b", 2}}, 1), 0);
+    CHECK_EQ(fc_hub_answer(world.hub, &(struct fc_answer){world.ids[peer.number], response, true, &other, 1, {0}}, 1), 0);
     peer_text(&peer, "still in its channel");
     peer_expect_text(&peer, "still in its channel");
     peer_leave(&peer);
@@ -423,7 +424,7 @@ static void a_handler_gets_messages_instead_of_the_channel(void)
     for (unsigned i = 0; i < 2; i++)
         peer_join(&peers[i], &world, i, "/a");
     peer_text(&peers[0], "question");
-    WAIT_UNTIL((taken = fc_hub_messages(world.hub)));
+    WAIT_UNTIL((taken = fc_hub_events(world.hub)));
     CHECK_EQ(taken->count, 1);
     CHECK_EQ(taken->events[0].client, world.ids[peers[0].number]);
     CHECK_BYTES(taken->events[0].bytes.bytes, taken->events[0].bytes.length, "question", 8);
@@ -458,9 +459,9 @@ static void a_handler_is_told_of_frames_behind_the_head(void)
         peer_send_bytes(&peer, request.bytes, request.length);
         frames_free(&request);
         struct pollfd news = {.fd = fc_hub_event_fd(world.hub), .events = POLLIN};
-        while (!(taken = fc_hub_messages(world.hub))) {
+        while (!(taken = fc_hub_events(world.hub))) {
             world_answer(&world); /* resets the event fd first */
-            if ((taken = fc_hub_messages(world.hub)))
+            if ((taken = fc_hub_events(world.hub)))
                 break;
             CHECK_EQ(poll(&news, 1, CHECK_PATIENCE_S * 1000), 1);
         }

@@ -157,7 +157,7 @@ static void a_stop_delivers_what_was_published_before_it(void)
         world_publish(&world, "/a", false, block, SIZE);
     }
     fc_hub_stop(world.hub, 100000);
-    CHECK_EQ(fc_hub_publish(world.hub, (struct fc_span){"/a", 2}, true, (struct fc_span){"late", 4}), -ESHUTDOWN);
+    CHECK_EQ(world_try_publish(&world, "/a", (struct fc_span){"late", 4}), -ESHUTDOWN);
     for (unsigned i = 0; i < 3; i++) {
         for (unsigned k = 0; k < MESSAGES; k++) {
             memset(block, (int)k, SIZE);

@@ -366,6 +366,7 @@ static void missing_memory_costs_one_client_and_nothing_leaks(void)
 static void answers_for_which_there_is_no_memory_time_out(void)
 {
     struct fc_span response = {WORLD_ACCEPTED, strlen(WORLD_ACCEPTED)};
+    struct fc_span channel = {"/a", 2};
     struct fc_options options = world_options();
     struct fc_events *requests;
 
@@ -376,7 +377,7 @@ static void answers_for_which_there_is_no_memory_time_out(void)
         peer_connect(&peers[n], &world, 0, 0);
         peer_ask(&peers[n], "/a");
         WAIT_UNTIL((requests = fc_hub_requests(world.hub)));
-        struct fc_answer answer = {requests->events[0].client, response, {"/a", 2}};
+        struct fc_answer answer = {requests->events[0].client, response, true, &channel, 1, {0}};
         fc_hub_release(world.hub, requests);
         fault_spare_this_thread(false);
         fault_clear();

@@ -235,7 +235,7 @@ static void reading_pauses_while_the_handler_is_behind(void)
 
     for (uint32_t next = 0; next < SENT;) {
         struct fc_events *taken;
-        WAIT_UNTIL((taken = fc_hub_messages(world.hub)));
+        WAIT_UNTIL((taken = fc_hub_events(world.hub)));
         for (size_t i = 0; i < taken->count; i++) {
             const struct fc_event *event = &taken->events[i];
             number_block(block, sizeof block, next++);

@@ -69,6 +69,8 @@ struct taken {
 /* Takes that many requests, no more and no fewer. */
 static void take_requests(struct taken *taken, unsigned n)
 {
+    static const struct fc_span channel = {"/a", 2};
+
     for (unsigned i = 0; i < n;) {
         struct fc_events *requests;
         WAIT_UNTIL((requests = fc_hub_requests(world.hub)));
@@ -80,7 +82,9 @@ static void take_requests(struct taken *taken, unsigned n)
             CHECK_EQ(sscanf(line, "GET %15s ", taken[i].path), 1);
             taken[i].answer = (struct fc_answer){.client = requests->events[k].client,
                                                  .response = {WORLD_ACCEPTED, strlen(WORLD_ACCEPTED)},
-                                                 .channel = {"/a", 2}};
+                                                 .accept = true,
+                                                 .channels = &channel,
+                                                 .channel_count = 1};
         }
         fc_hub_release(world.hub, requests);
     }

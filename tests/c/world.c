@@ -73,6 +73,7 @@ struct fc_options world_options(void)
         .timeout = span(WORLD_TIMEOUT),
         .too_large = span(WORLD_TOO_LARGE),
         .full = span(WORLD_FULL),
+        .too_many = span(WORLD_TOO_MANY),
     };
 }
 
@@ -129,50 +130,78 @@ void world_open(struct world *world, const struct fc_options *options)
     CHECK(fc_hub_capacity(world->hub) > 0);
 }
 
+/* Channels in a path have commas between them. An empty one names none. */
+static size_t split(const char *path, size_t length, struct fc_span channels[WORLD_CHANNELS])
+{
+    size_t count = 0;
+
+    for (size_t begin = 0, end; length > 0 && begin <= length; begin = end + 1) {
+        const char *comma = memchr(path + begin, ',', length - begin);
+        end = comma ? (size_t)(comma - path) : length;
+        CHECK(count < WORLD_CHANNELS);
+        channels[count++] = (struct fc_span){path + begin, end - begin};
+    }
+    return count;
+}
+
 /* "GET /path HTTP/1.1\r\nPeer: number\r\n...": what peer_ask sends. */
-static struct fc_answer judge(struct world *world, const struct fc_event *request)
+static struct fc_answer judge(struct world *world, const struct fc_event *request,
+                              struct fc_span channels[WORLD_CHANNELS])
 {
     struct fc_answer answer = {.client = request->client, .response = span(WORLD_REFUSED)};
     const char *head = request->bytes.bytes;
-    const char *path = memchr(head, '/', request->bytes.length);
+    const char *path = memchr(head, ' ', request->bytes.length);
     const char *number = memmem(head, request->bytes.length, "Peer: ", 6);
 
-    CHECK(path && number);
+    CHECK(path++ && number);
     unsigned peer = (unsigned)strtoul(number + 6, NULL, 10);
     CHECK(peer < WORLD_PEERS);
     world->ids[peer] = request->client;
     if (strncmp(path, "/refuse", 7) != 0) {
         answer.response = span(WORLD_ACCEPTED);
-        answer.channel = (struct fc_span){path, strcspn(path, " ")};
+        answer.accept = true;
+        answer.channel_count = split(path, strcspn(path, " "), channels);
+        answer.channels = channels;
     }
     return answer;
 }
 
 void world_answer(struct world *world)
 {
+    static struct fc_span channels[FC_EVENTS][WORLD_CHANNELS];
     struct fc_answer answers[FC_EVENTS];
     struct fc_events *requests;
 
     fc_hub_reset_event(world->hub);
     while ((requests = fc_hub_requests(world->hub))) {
         for (size_t i = 0; i < requests->count; i++)
-            answers[i] = judge(world, &requests->events[i]);
+            answers[i] = judge(world, &requests->events[i], channels[i]);
         CHECK_EQ(fc_hub_answer(world->hub, answers, requests->count), 0);
         fc_hub_release(world->hub, requests);
     }
+}
+
+int world_try_publish(struct world *world, const char *channel, struct fc_span payload)
+{
+    uint64_t reached;
+
+    return fc_hub_publish(world->hub, span(channel), true, payload, (struct fc_span){0}, &reached);
 }
 
 void world_publish(struct world *world, const char *channel, bool text, const void *payload, size_t n)
 {
     int error;
 
-    WAIT_UNTIL((error = fc_hub_publish(world->hub, span(channel), text, (struct fc_span){payload, n})) != -EAGAIN);
+    uint64_t reached;
+
+    WAIT_UNTIL((error = fc_hub_publish(world->hub, span(channel), text, (struct fc_span){payload, n},
+                                       (struct fc_span){0}, &reached)) != -EAGAIN);
     CHECK_EQ(error, 0);
 }
 
 bool world_is_congested(struct world *world)
 {
-    return fc_hub_publish(world->hub, span("/nobody is here"), true, span("")) == -EAGAIN;
+    return world_try_publish(world, "/nobody is here", span("")) == -EAGAIN;
 }
 
 struct fc_shard_stats world_stats(struct world *world)
@@ -215,7 +244,7 @@ struct fc_shard_stats world_close(struct world *world, uint32_t timeout, unsigne
     check_sums(world);
     struct fc_shard_stats sum = world_stats(world);
     CHECK(!fc_hub_requests(world->hub));
-    while ((messages = fc_hub_messages(world->hub)))
+    while ((messages = fc_hub_events(world->hub)))
         fc_hub_release(world->hub, messages);
     fc_hub_read_stats(world->hub, &stats);
     CHECK_EQ(stats.messages, 0);

@@ -11,12 +11,15 @@
 
 #define WORLD_SHARDS 8
 #define WORLD_PEERS 1024
+#define WORLD_CHANNELS 16
 
 #define WORLD_ACCEPTED "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 #define WORLD_REFUSED "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 #define WORLD_TIMEOUT "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 #define WORLD_TOO_LARGE "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 #define WORLD_FULL "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+#define WORLD_TOO_MANY "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 struct world {
     struct fc_hub *hub;
@@ -38,12 +41,15 @@ struct fc_options world_options(void);
 int world_try(struct world *world, const struct fc_options *options);
 void world_open(struct world *world, const struct fc_options *options);
 
-/* Answers all requests that wait: opens the channel that the path names, but refuses what begins with /refuse.
+/* Answers all requests that wait: opens the channels that the path names, with commas between them, but refuses what begins with /refuse.
  * Remembers the ids of the peers that asked. */
 void world_answer(struct world *world);
 
 /* Publishes from outside of the shards; waits while they are behind. */
 void world_publish(struct world *world, const char *channel, bool text, const void *payload, size_t n);
+
+/* Tries to, once. */
+int world_try_publish(struct world *world, const char *channel, struct fc_span payload);
 
 /* All shards' counters together. */
 struct fc_shard_stats world_stats(struct world *world);

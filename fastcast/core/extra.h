@@ -1,0 +1,54 @@
+/* What only some clients have: several channels, a bucket of tokens, an address that is counted. */
+#ifndef FC_EXTRA_H
+#define FC_EXTRA_H
+
+#include "channel.h"
+#include "client.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct fc_address;
+
+struct fc_membership {
+    struct fc_room *room;
+    uint32_t position;
+};
+
+struct fc_extra {
+    struct fc_channel *home;     /* where it belongs: the first that it joined. One reference, or NULL */
+    struct fc_address *address;  /* one count, or NULL */
+    uint64_t full_at;            /* microseconds: when its bucket of tokens is full again */
+    uint32_t count;
+    uint32_t capacity;
+    struct fc_membership *members; /* sorted by room */
+};
+
+/* How many rooms the client is a member of, and the i-th of them. */
+static inline uint32_t fc_client_rooms(const struct fc_client *client)
+{
+    return client->extended ? client->extra->count : client->room != 0;
+}
+
+static inline struct fc_room *fc_client_room(const struct fc_client *client, uint32_t i)
+{
+    return client->extended ? client->extra->members[i].room : client->room;
+}
+
+struct fc_channel *fc_client_home(const struct fc_client *client);
+
+/* Its place in the room; NULL if it's no member. Valid until it joins or leaves one. */
+uint32_t *fc_client_position(struct fc_client *client, const struct fc_room *room);
+
+/* Gives it an extra, if it has none. 0 or -ENOMEM. */
+int fc_client_extend(struct fc_client *client);
+
+/* Makes it a member of a room that it isn't in. 0 or -ENOMEM. */
+int fc_client_add_room(struct fc_client *client, struct fc_room *room, uint32_t position);
+
+void fc_client_remove_room(struct fc_client *client, const struct fc_room *room);
+
+/* Frees the extra; it must have left its rooms, and its address. */
+void fc_client_free_extra(struct fc_client *client, struct fc_channels *channels);
+
+#endif
