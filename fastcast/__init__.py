@@ -4,27 +4,40 @@
 
     import fastcast
 
-    async with fastcast.serve(port=8000) as server:
-        server.broadcast("hello")
+    server = fastcast.Server(port=8000)
+
+    @server.on_message
+    def chat(client, message):
+        server.publish(client.channel, message)
+
+    server.run()
 """
 
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from fastcast.errors import ConfigError, FastcastError, OverloadError, StartError
+from fastcast.errors import ConfigError, FastcastError, OverloadError, PublishError, StartError
 
 if TYPE_CHECKING:
+    from fastcast.client import Client
     from fastcast.config import Config
-    from fastcast.server import Client, Server, serve
+    from fastcast.publisher import Publisher
+    from fastcast.request import Accept, Refuse, Request
+    from fastcast.server import Server, serve
 
 __version__ = metadata.version("fastcast")
 
 __all__ = [
+    "Accept",
     "Client",
     "Config",
     "ConfigError",
     "FastcastError",
     "OverloadError",
+    "PublishError",
+    "Publisher",
+    "Refuse",
+    "Request",
     "Server",
     "StartError",
     "serve",
@@ -32,8 +45,12 @@ __all__ = [
 
 # Looked up when first used: the command's --help needs neither asyncio nor the extension.
 _HOMES = {
+    "Accept": "fastcast.request",
+    "Client": "fastcast.client",
     "Config": "fastcast.config",
-    "Client": "fastcast.server",
+    "Publisher": "fastcast.publisher",
+    "Refuse": "fastcast.request",
+    "Request": "fastcast.request",
     "Server": "fastcast.server",
     "serve": "fastcast.server",
 }

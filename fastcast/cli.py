@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -23,9 +23,6 @@ from fastcast.descriptors import raise_limit
 from fastcast.errors import ConfigError, StartError
 from fastcast.flags import Command, flag
 
-if TYPE_CHECKING:
-    from fastcast.server import Server
-
 EXIT_USAGE: Final = 2
 EXIT_START: Final = 3
 EXIT_INTERRUPTED: Final = 130
@@ -33,6 +30,7 @@ EXIT_INTERRUPTED: Final = 130
 _ELSEWHERE: Final = {
     "bench": "fastcast.bench.command:bench",
     "doctor": "fastcast.doctor.command:doctor",
+    "publish": "fastcast.publish_command:publish",
 }
 
 
@@ -85,8 +83,12 @@ def main() -> None:
     """Broadcast over WebSocket."""
 
 
-def _serve(config: Path | None, **flags: object) -> int:
+def _serve(application: str | None, config: Path | None, **flags: object) -> int:
     """Relay every message that a client sends to all clients of the same channel, the sender included.
+
+    With MODULE:SERVER, run the fastcast.Server of that name in a Python module, or the one that a function of
+    that name returns; the current directory is searched first. Options that are given here win over those in
+    the program.
 
     The channel is the path of the client's URL: whoever connects to ws://127.0.0.1:8000/rooms/7 is on the
     channel /rooms/7. Browsers find a chat page at http://127.0.0.1:8000/, and the channel after its #.
@@ -101,17 +103,25 @@ def _serve(config: Path | None, **flags: object) -> int:
     --max-queue 4MiB is FASTCAST_MAX_QUEUE=4MiB, or max_queue = "4MiB" in the file. Options that may be
     repeated are separated by commas in a variable, and a list in the file.
     """
-    settings = Config.load(flags, os.environ, config)
+    # Imported late, because --help and a mistyped option need neither asyncio nor the extension.
+    if application is None:
+        settings = Config.load(flags, os.environ, config)
+        from fastcast.server import Server
+
+        server = Server(settings)
+    else:
+        from fastcast.application import find
+
+        server = find(application)
+        server.config = settings = Config.load(flags, os.environ, config, server.config)
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     raise_limit()
-    # Late, because --help and a mistyped option need neither asyncio nor the extension.
-    from fastcast import server
-
-    return server.run(settings, ready=_announce)
+    # click.echo flushes: whoever waits for this line reads it from a pipe.
+    return server.run(ready=lambda: click.echo(server.describe()))
 
 
 main.add_command(
@@ -119,6 +129,7 @@ main.add_command(
         "serve",
         callback=_serve,
         params=[
+            click.Argument(["application"], required=False, metavar="[MODULE:SERVER]"),
             *map(flag, OPTIONS),
             click.Option(
                 ["--config"],
@@ -135,17 +146,13 @@ main.add_command(
         Examples:
           fastcast serve --port 9000
           fastcast serve --host :: --origin https://example.org --max-message 64KiB
+          fastcast serve chat:server --port 9000
 
         Exit status: 0 after a graceful stop, 2 for wrong usage or configuration, 3 if the server cannot
         start.
         """,
     )
 )
-
-
-def _announce(server: Server) -> None:
-    # click.echo flushes: whoever waits for this line reads it from a pipe.
-    click.echo(server.describe())
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -19,3 +19,7 @@ class StartError(FastcastError):
 
 class OverloadError(FastcastError):
     """A message was not published: too much is under way, and the shards must catch up. Try again later."""
+
+
+class PublishError(FastcastError):
+    """A message was not published from outside: the admin port refused it, or could not be reached."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fastcast.channels import Rules
 from fastcast.options import Option, Several, Switch
 
 
@@ -45,7 +46,7 @@ def flag(option: Option) -> Flag:
         [option.flag],
         heading=option.group,
         type=str,
-        multiple=isinstance(option.kind, Several),
+        multiple=isinstance(option.kind, Several | Rules),
         metavar=option.kind.metavar,
         help=text,
     )

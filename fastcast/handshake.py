@@ -9,21 +9,26 @@ bytes end up in another's request.
 formed, a third picks out the few fields that matter, and what is wrong with a malformed head is worked out
 only once it is known to be malformed. When a server comes back, all of its clients do so at once, and nearly
 all of them spell their request alike; so one more expression, `_USUAL_UPGRADE`, recognises that spelling in a
-single pass. It matches only what `_decide` would let through to `_accept`, with the same arguments.
+single pass. It matches only what `_decide` would let through, with the same outcome.
+
+`Handshake.answer` goes all the way. Where somebody else has a say, `Handshake.read` stops at a request for
+WebSocket that is valid, and `Handshake.accept` or `Handshake.refuse` makes the response.
 """
 
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha1, sha256
+from hashlib import sha1
 from types import MappingProxyType
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["Accept", "Handshake", "Refuse"]
+from fastcast.responses import TOKEN, Fields, content_security_policy, explain, phrase, response
+
+__all__ = ["Accept", "Handshake", "Refuse", "Upgrade"]
 
 
 @dataclass(slots=True)
@@ -48,44 +53,50 @@ class Refuse:
     """Its status code: 200 for the page and the health check, 4xx or 5xx for everything else."""
 
 
-_PHRASES = {
-    200: "OK",
-    400: "Bad Request",
-    403: "Forbidden",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    426: "Upgrade Required",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
-}
+@dataclass(slots=True)
+class Upgrade:
+    """A valid request for WebSocket, of a page that may connect; it has no answer yet."""
+
+    path: str
+    """As :attr:`Accept.channel`."""
+    offered: tuple[str, ...]
+    """The subprotocols that the client offers, in its order; none twice."""
+    key: bytes
+    """The value of Sec-WebSocket-Key."""
+    head: bytes
+    """The request, from its first byte through the CRLF CRLF that ends it."""
+
+    @property
+    def query(self) -> str:
+        """What is behind the ``?`` of the request's target, as it was sent."""
+        target = self.head.lstrip(b"\r\n").split(b" ", 2)[1]
+        return target.partition(b"?")[2].decode()
+
+    def fields(self) -> dict[str, str]:
+        """All header fields by their names in lower case; bytes above ASCII are characters of Latin-1.
+
+        Repeated fields are joined as RFC 9110 section 5.3 has it, cookies as RFC 9113 section 8.2.3.
+        """
+        fields: dict[str, str] = {}
+        for spelling, value in _FIELD.findall(self.head):
+            name, text = spelling.decode().lower(), value.decode("latin-1")
+            joint = "; " if name == "cookie" else ", "
+            fields[name] = f"{fields[name]}{joint}{text}" if name in fields else text
+        return fields
+
 
 _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
-_UNCACHED = MappingProxyType({"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"})
 # RFC 9110 section 7.8: a 426 names the protocol in Upgrade, and whoever sends Upgrade lists it in Connection.
 _UPGRADE_REQUIRED = MappingProxyType(
     {"Upgrade": "websocket", "Connection": "Upgrade, close", "Sec-WebSocket-Version": "13"}
 )
 
-
-def _response(status: int, content: bytes, fields: Mapping[str, str], *, head_only: bool = False) -> bytes:
-    """A complete response that ends the connection; ``fields`` may replace the ones set here."""
-    head = {"Connection": "close", "Content-Length": str(len(content)), **fields}
-    lines = [f"HTTP/1.1 {status} {_PHRASES[status]}", *(f"{name}: {value}" for name, value in head.items())]
-    # RFC 9110 section 9.3.2: HEAD gets the fields of GET, Content-Length included, and no content.
-    return "\r\n".join([*lines, "\r\n"]).encode() + (b"" if head_only else content)
-
-
-def _explain(
-    status: int, reason: str, fields: Mapping[str, str] = _NO_FIELDS, *, head_only: bool = False
-) -> bytes:
-    """A response whose content is one line for a person to read."""
-    return _response(status, f"{reason}\n".encode(), {**_UNCACHED, **fields}, head_only=head_only)
+# Of a request for WebSocket: path, key, origin, and the subprotocols that are offered.
+_Asked: TypeAlias = tuple[str, bytes, bytes | None, bytes | None]
 
 
 class _Refused(Exception):
-    """Raised wherever a rule decides against the request; becomes a `Refuse` in `Handshake.answer`."""
+    """Raised wherever a rule decides against the request; becomes a `Refuse` in `Handshake`."""
 
     def __init__(self, status: int, reason: str, fields: Mapping[str, str] = _NO_FIELDS) -> None:
         super().__init__(status, reason)
@@ -96,7 +107,7 @@ class _Refused(Exception):
 
 # --- syntax -------------------------------------------------------------------------------------------------
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2
+_TOKEN = TOKEN.pattern
 
 # RFC 3986 section 2, except '?' and '%', which are added where they may occur, and '#', as a request target
 # has no fragment. '[' and ']' belong to a host, but browsers leave them as they are in paths and queries.
@@ -134,6 +145,8 @@ _KNOWN_NAME = (
 )
 # Only ever applied to a field section that is well formed: there, every line feed ends a line.
 _KNOWN_FIELD = re.compile(rb"\n(" + _KNOWN_NAME + rb"):[\t ]*((?:[^\r]*[^\r\t ])?)")
+
+_FIELD = re.compile(rb"\n(" + _TOKEN + rb"):[\t ]*((?:[^\r]*[^\r\t ])?)")
 
 # RFC 9110 sections 7.6.1 and 7.8: members of a list, compared without regard to case. To Upgrade,
 # "websocket/13" is another protocol than "websocket".
@@ -321,34 +334,6 @@ def _canonical(origin: bytes) -> bytes:
     return explicit[1] or explicit[2] if explicit else origin
 
 
-def _content_security_policy(page: bytes) -> str:
-    """A policy under which the page's own inline scripts and style sheets run, and nothing else.
-
-    It admits them by their hashes, so it covers ``<script>`` and ``<style>`` elements; attributes such as
-    ``style`` or ``onclick`` stay forbidden.
-    """
-    # Browsers hash what is left after the HTML parser has made every line end an LF.
-    page = page.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-    def sources(element: bytes) -> str:
-        contents = re.findall(rb"(?is)<%b(?:\s[^>]*)?>(.*?)</%b\s*>" % (element, element), page)
-        hashes = (b64encode(sha256(content).digest()).decode() for content in contents)
-        return " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
-
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {sources(b'script')}",
-            f"style-src {sources(b'style')}",
-            "img-src data:",
-            "connect-src 'self' ws: wss:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    )
-
-
 class Handshake:
     """Answers request heads; immutable, so one of it serves every connection.
 
@@ -368,6 +353,8 @@ class Handshake:
     """Complete 431 response, for a head that is longer than ``max_head``."""
     full: bytes
     """Complete 503 response with Retry-After, for a client that there is no room for."""
+    too_many: bytes
+    """Complete 429 response with Retry-After, for an address that has as many clients as it may have."""
 
     def __init__(
         self,
@@ -384,16 +371,16 @@ class Handshake:
         self._page = page
         self._page_fields = {
             "Content-Type": "text/html; charset=utf-8",
-            "Content-Security-Policy": _content_security_policy(page or b""),
+            "Content-Security-Policy": content_security_policy(page or b""),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-cache",
         }
-        self.timeout = _explain(408, "the request head did not arrive in time")
-        self.too_large = _explain(431, f"the request head is longer than {max_head} bytes")
-        self.full = _explain(
-            503, f"the server is full; try again in {retry_after} s", {"Retry-After": str(retry_after)}
-        )
+        self.timeout = explain(408, "the request head did not arrive in time")
+        self.too_large = explain(431, f"the request head is longer than {max_head} bytes")
+        later = {"Retry-After": str(retry_after)}
+        self.full = explain(503, f"the server is full; try again in {retry_after} s", later)
+        self.too_many = explain(429, "this address has too many connections", later)
 
     @staticmethod
     def _parse_origins(origins: Sequence[str]) -> re.Pattern[bytes] | None:
@@ -425,21 +412,69 @@ class Handshake:
 
         Never raises, whatever the bytes are.
         """
+        try:
+            if len(head) > self._max_head:
+                return Refuse(self.too_large, 431)
+            # Written out, here and in _accept: nearly all of a storm's requests end here.
+            usual = _USUAL_UPGRADE.fullmatch(head)
+            if usual:
+                path, key, origin, offer = usual.group("path", "key", "origin", "offer")
+                return self._accept(path.decode(), key, origin, offer)
+            asked = self._decide(head)
+            return asked if isinstance(asked, Refuse) else self._accept(*asked)
+        except _Refused as refused:
+            return self._refusal(head, refused)
+
+    def read(self, head: bytes) -> Upgrade | Refuse:
+        """What ``answer`` does with a head, up to the point where it would accept.
+
+        Never raises, whatever the bytes are.
+        """
         if len(head) > self._max_head:
             return Refuse(self.too_large, 431)
         try:
             usual = _USUAL_UPGRADE.fullmatch(head)
             if usual:
                 path, key, origin, offer = usual.group("path", "key", "origin", "offer")
-                return self._accept(path.decode(), key, origin, offer)
-            return self._decide(head)
+                path = path.decode()
+            else:
+                asked = self._decide(head)
+                if isinstance(asked, Refuse):
+                    return asked
+                path, key, origin, offer = asked
+            if self._origins is not None:
+                self._check_origin(self._origins, origin)
+            offered = () if offer is None else self._parse_offer(offer)
         except _Refused as refused:
-            line = _REQUEST_LINE.match(head)
-            head_only = line is not None and line[1] == b"HEAD"
-            response = _explain(refused.status, refused.reason, refused.fields, head_only=head_only)
-            return Refuse(response, refused.status)
+            return self._refusal(head, refused)
+        return Upgrade(path, tuple(name.decode() for name in offered), key, head)
 
-    def _decide(self, head: bytes) -> Accept | Refuse:
+    def choose(self, offered: Sequence[str]) -> str | None:
+        """The server's first choice among the subprotocols that a client offers."""
+        return next((name for name in map(bytes.decode, self._subprotocols) if name in offered), None)
+
+    @staticmethod
+    def accept(upgrade: Upgrade, subprotocol: str | None, fields: Fields = ()) -> bytes:
+        """The complete 101 response; ``subprotocol`` is one that the client offers."""
+        pairs = fields if subprotocol is None else (("Sec-WebSocket-Protocol", subprotocol), *fields)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)
+        proof = b2a_base64(sha1(upgrade.key + _KEY_SUFFIX).digest(), newline=False)
+        return b"%b%b\r\n%b\r\n" % (_SWITCHING, proof, lines.encode())
+
+    @staticmethod
+    def refuse(status: int, reason: str, fields: Fields = ()) -> Refuse:
+        """A refusal whose content is ``reason``, or the status in words where that is empty."""
+        return Refuse(explain(status, reason or phrase(status), more=fields), status)
+
+    @staticmethod
+    def _refusal(head: bytes, refused: _Refused) -> Refuse:
+        line = _REQUEST_LINE.match(head)
+        head_only = line is not None and line[1] == b"HEAD"
+        return Refuse(
+            explain(refused.status, refused.reason, refused.fields, head_only=head_only), refused.status
+        )
+
+    def _decide(self, head: bytes) -> _Asked | Refuse:
         """Apply the rules in order: first what makes a message malformed, then what is not done here."""
         line = _REQUEST_LINE.match(head)
         if line is None:
@@ -460,39 +495,48 @@ class Handshake:
             return self._upgrade(channel, fields)
         return self._serve(channel, head_only=method == b"HEAD")
 
-    def _upgrade(self, channel: str, fields: Mapping[bytes, bytes]) -> Accept:
+    def _upgrade(self, channel: str, fields: Mapping[bytes, bytes]) -> _Asked:
         """Check what RFC 6455 section 4.2.1 asks of the request beyond the upgrade itself."""
         _check_version(fields)
         key = fields.get(b"sec-websocket-key", b"")
         if not _KEY.fullmatch(key):
             raise _Refused(400, "the Sec-WebSocket-Key header has to occur once, as 16 bytes in base64")
-        return self._accept(channel, key, fields.get(b"origin"), fields.get(b"sec-websocket-protocol"))
+        return channel, key, fields.get(b"origin"), fields.get(b"sec-websocket-protocol")
 
     def _accept(self, channel: str, key: bytes, origin: bytes | None, offer: bytes | None) -> Accept:
         """RFC 6455 section 4.2.2, for a request that is valid. Extensions are optional; none is agreed on."""
-        if self._origins is not None and (origin is None or not self._origins.fullmatch(_canonical(origin))):
-            raise _Refused(403, "pages of this origin may not connect")
-        subprotocol = None if offer is None else self._choose_subprotocol(offer)
+        if self._origins is not None:
+            self._check_origin(self._origins, origin)
+        subprotocol = None
+        if offer is not None:
+            offered = self._parse_offer(offer)
+            subprotocol = next((name for name in self._subprotocols if name in offered), None)
         proof = b2a_base64(sha1(key + _KEY_SUFFIX).digest(), newline=False)
         if subprotocol is None:
             return Accept(_SWITCHING + proof + b"\r\n\r\n", channel, None)
-        response = b"%b%b\r\nSec-WebSocket-Protocol: %b\r\n\r\n" % (_SWITCHING, proof, subprotocol)
-        return Accept(response, channel, subprotocol.decode())
+        agreed = b"%b%b\r\nSec-WebSocket-Protocol: %b\r\n\r\n" % (_SWITCHING, proof, subprotocol)
+        return Accept(agreed, channel, subprotocol.decode())
 
-    def _choose_subprotocol(self, offer: bytes) -> bytes | None:
-        """The server's first choice among those that the client offers."""
+    @staticmethod
+    def _check_origin(origins: re.Pattern[bytes], origin: bytes | None) -> None:
+        if origin is None or not origins.fullmatch(_canonical(origin)):
+            raise _Refused(403, "pages of this origin may not connect")
+
+    @staticmethod
+    def _parse_offer(offer: bytes) -> list[bytes]:
+        """The subprotocols that the client offers."""
         # RFC 9110 section 5.6.1.2: empty members do not count. RFC 6455 section 4.1: one or more, none twice.
         offered = [name for name in _members(offer) if name]
         if not offered or not all(re.fullmatch(_TOKEN, name) for name in offered):
             raise _Refused(400, "the Sec-WebSocket-Protocol header is not a list of tokens")
         if len(set(offered)) < len(offered):
             raise _Refused(400, "the Sec-WebSocket-Protocol header names a subprotocol twice")
-        return next((name for name in self._subprotocols if name in offered), None)
+        return offered
 
     def _serve(self, path: str, *, head_only: bool) -> Refuse:
         """What a client that does not ask for WebSocket gets."""
         if path == "/" and self._page is not None:
-            return Refuse(_response(200, self._page, self._page_fields, head_only=head_only), 200)
+            return Refuse(response(200, self._page, self._page_fields, head_only=head_only), 200)
         if path == "/healthz":
-            return Refuse(_explain(200, "ok", head_only=head_only), 200)
+            return Refuse(explain(200, "ok", head_only=head_only), 200)
         raise _Refused(426, "this is a WebSocket server; use a WebSocket client", _UPGRADE_REQUIRED)

@@ -126,6 +126,31 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Optional:
+    """A string that is not empty, or None where nothing was given; never shown where it is ``secret``."""
+
+    metavar: str
+    secret: bool = False
+
+    def parse(self, text: str) -> object:
+        return text
+
+    def check(self, value: object) -> object:
+        if value is None or value == "":
+            return None
+        # What is wrong with a secret must not show the secret.
+        shown = "the value" if self.secret else repr(value)
+        if not isinstance(value, str):
+            raise ValueError(f"expected a string, not {type(value).__name__ if self.secret else shown}")
+        if not value.strip() or not value.isprintable():
+            raise ValueError(f"{shown} is empty or not printable")
+        return value
+
+    def show(self, value: Any) -> str:
+        return "" if value is None or self.secret else str(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One of a few words, in either case."""
 

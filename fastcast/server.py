@@ -1,173 +1,224 @@
-"""The asyncio side: starts and stops the core, and answers its requests. No frames, no sockets of clients."""
+"""The server that a program has: its life, its handlers, and what it can send and ask for.
+
+No frames and no sockets of clients here: the core has them. The loop that starts the server answers its
+requests and calls the program's handlers.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import inspect
+import atexit
+import dataclasses
 import logging
-import os
-import resource
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from importlib import resources
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 import uvloop
 
 from fastcast._core import Hub
+from fastcast.admission import Admission
+from fastcast.channels import check_name, check_subscription
+from fastcast.client import Client, Clients, Data, explain, not_running
 from fastcast.config import OPTIONS, Config
-from fastcast.errors import ConfigError, FastcastError, OverloadError, StartError
-from fastcast.handshake import Accept, Handshake
-from fastcast.listen import close, listen
-from fastcast.shards import shards_for
+from fastcast.errors import ConfigError, FastcastError, StartError
+from fastcast.intake import Intake
+from fastcast.launch import launch, milliseconds
+from fastcast.presence import Presence
 from fastcast.watch import Watch
 
-__all__ = ["Server", "run", "serve"]
+if TYPE_CHECKING:
+    from fastcast.admin import Admin
+    from fastcast.request import Accept, Request
+
+__all__ = ["Client", "Data", "Server", "serve"]
 
 _log = logging.getLogger("fastcast")
 
-_MAX_HEAD = 8192
-
 # Seconds between two looks at the limits of the machine.
-_WATCH_INTERVAL = 1.0
+_WATCH_INTERVAL: Final = 1.0
 
 # Answered before the first client comes, so that it doesn't wait for code to be read from disk.
-_REHEARSAL = (
+_REHEARSAL: Final = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 
-Data: TypeAlias = str | bytes | bytearray | memoryview
+_NO_SUBSCRIBERS: Final = dict.fromkeys(("members", "sent", "delivered", "dropped", "gone"), 0)
 
-
-class Client(NamedTuple):
-    """Who sent a message. May be kept: when the client has gone, it means nobody."""
-
-    id: int
-    channel: str
-
-
-Handler: TypeAlias = Callable[[Client, str | bytes], object]
+_Admit: TypeAlias = "Callable[[Request], Accept | Awaitable[Accept | None] | None]"
+_HandlerT = TypeVar("_HandlerT", bound=Callable[..., object])
+_AdmitT = TypeVar("_AdmitT", bound=_Admit)
+_MessageT = TypeVar("_MessageT", bound=Callable[[Client, str | bytes], object])
+_DisconnectT = TypeVar("_DisconnectT", bound=Callable[[Client, int, str], object])
+_SlowT = TypeVar("_SlowT", bound=Callable[[Client, str, int], object])
+_ChannelT = TypeVar("_ChannelT", bound=Callable[[Client, str], object])
 
 
 class Server:
-    """A WebSocket server that relays every message to all clients of the same channel.
+    """A WebSocket server: sends what the program publishes, and handles or relays what clients send.
 
-    Use it with ``async with``, or call ``start()`` and ``stop()``. One loop owns it; ``broadcast`` and
-    ``stats`` may be called from any thread while it runs.
+    Use it with ``async with``; call ``start()`` and ``stop()``; have it ``run()`` as a program of its own; or
+    beside a program without asyncio, ``with server.start_in_thread():``. It starts only once.
+
+    Methods that are coroutines belong to the loop that starts the server. All others but ``run`` may be
+    called from any thread, and return at once; while the server isn't running they raise FastcastError.
+
+    A handler is set with a decorator before the start, and is a plain function or a coroutine function. Plain
+    ones hold up the server's loop while they run. The events of one client are handled one after the other,
+    in their order; of coroutines at most ``max_handlers`` run at a time (those of ``on_connect`` are counted
+    apart). While the handlers don't keep up, nothing is read from clients. An exception in a handler is
+    logged, and no more.
     """
 
-    def __init__(self, config: Config | None = None, *, page: bytes | None = None) -> None:
-        """``page`` is HTML to serve at ``/`` in the chat page's place."""
-        self.config = config or Config()
-        self._handler: Handler | None = None
-        self._handling = False
-        if page is None and self.config.page:
-            page = (resources.files("fastcast") / "page" / "chat.html").read_bytes()
-        self._handshake = Handshake(
-            origins=self.config.origin,
-            subprotocols=self.config.subprotocol,
-            page=page,
-            max_head=_MAX_HEAD,
-        )
+    def __init__(self, config: Config | None = None, /, *, html: bytes | None = None, **options: Any) -> None:
+        """``options`` are those of ``fastcast serve`` (``max_queue="4MiB"``), over those of ``config``.
+
+        ``html`` is a page to serve at ``/`` in the chat page's place. Raises ConfigError for an option that
+        doesn't exist or has a wrong value.
+        """
+        unknown = options.keys() - {option.name for option in OPTIONS}
+        if unknown:
+            raise ConfigError(f"there is no option {min(unknown)!r}")
+        self._config = dataclasses.replace(config or Config(), **options)
+        self._html = html
+        self._handlers: dict[str, Callable[..., Any]] = {}
+        self._clients = Clients()
+        self._presence = Presence()
         self._hub: Hub | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended = asyncio.Event()
-        self._next_look: asyncio.TimerHandle | None = None
+        self._admin: Admin | None = None
         self._port = 0
+        self._stopping = False
+        self._over = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def config(self) -> Config:
+        """The options. Another Config may be set before the start."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        if self._hub is not None:
+            raise FastcastError("options must be set before the server starts")
+        self._config = config
 
     @property
     def port(self) -> int:
-        """The TCP port that the server listens on."""
+        """The TCP port that the server listens on; 0 before the start."""
         return self._port
 
-    def on_message(self, handler: Handler) -> Handler:
-        """Give every message of a client to ``handler(client, message)``, instead of relaying it.
+    # ---- handlers ----
 
-        To be called, or used as a decorator, before the server starts. Text is str, binary is bytes. The
-        handler is a plain function that the server's loop calls with one message at a time, in each client's
-        order; an exception in it is logged, and no more. While it doesn't keep up, nothing is read from
-        clients.
+    def on_connect(self, handler: _AdmitT) -> _AdmitT:
+        """``handler(request)`` decides who is admitted, and to which channels.
+
+        It returns an :class:`fastcast.Accept`, or None for the default, which is the path as the channel; or
+        it raises :class:`fastcast.Refuse`.
         """
+        return self._set("on_connect", handler)
+
+    def on_message(self, handler: _MessageT) -> _MessageT:
+        """``handler(client, message)`` gets what clients send, str or bytes, instead of its being relayed."""
+        return self._set("on_message", handler)
+
+    def on_disconnect(self, handler: _DisconnectT) -> _DisconnectT:
+        """``handler(client, code, reason)`` is told when a client has left: once for each that was admitted.
+
+        The code is that of the client's Close, or the server's; 1006 if it went without one. It is the last
+        event of the client, whose state is still there.
+        """
+        return self._set("on_disconnect", handler)
+
+    def on_slow(self, handler: _SlowT) -> _SlowT:
+        """``handler(client, policy, queued)`` is told when a policy acts on a client that lags.
+
+        Once for each time that it lags. ``queued`` is how many bytes waited for it.
+        """
+        return self._set("on_slow", handler)
+
+    def on_join(self, handler: _ChannelT) -> _ChannelT:
+        """``handler(client, channel)`` is told who joins a channel, or pattern. Needs ``presence=True``."""
+        return self._set("on_join", handler)
+
+    def on_leave(self, handler: _ChannelT) -> _ChannelT:
+        """``handler(client, channel)`` is told who leaves it; who disconnects leaves all.
+
+        Needs ``presence=True``.
+        """
+        return self._set("on_leave", handler)
+
+    def _set(self, name: str, handler: _HandlerT) -> _HandlerT:
         if self._hub is not None:
-            raise FastcastError("a handler must be set before the server starts")
-        if inspect.iscoroutinefunction(handler):
-            raise FastcastError("a message handler must be a plain function, not a coroutine function")
-        self._handler = handler
+            raise FastcastError(f"{name} must be set before the server starts")
+        if name in self._handlers:
+            raise FastcastError(f"{name} is set already")
+        self._handlers[name] = handler
         return handler
 
+    # ---- life ----
+
     async def start(self) -> None:
-        """Listen. Raises StartError when the address can't be had, or the system refuses what is needed."""
+        """Listen. Raises StartError when the address can't be had, or the system refuses what is needed.
+
+        Raises ConfigError if options and handlers don't fit together.
+        """
         if self._hub is not None:
             raise FastcastError("a server starts only once")
-        config = self.config
-        self._handshake.answer(_REHEARSAL)
-        sockets = listen(config.host, config.port, _shards(config))
-        try:
-            hub = Hub(
-                listeners=[[each.fileno() for each in of_shard] for of_shard in sockets],
-                max_connections=config.max_connections,
-                max_handshakes=config.max_handshakes,
-                max_message=config.max_message,
-                max_queue=config.queue_limit,
-                max_backlog=config.backlog_limit,
-                max_head=_MAX_HEAD,
-                flush_interval=_milliseconds(config.flush_interval),
-                handshake_timeout=_milliseconds(config.handshake_timeout),
-                ping_interval=_milliseconds(config.ping_interval),
-                ping_timeout=_milliseconds(config.ping_timeout),
-                close_timeout=_milliseconds(config.close_timeout),
-                timeout=self._handshake.timeout,
-                too_large=self._handshake.too_large,
-                full=self._handshake.full,
-                io=config.io,
-                handled=self._handler is not None,
-            )
-        except (OSError, MemoryError) as error:
-            close(sockets)
-            raise StartError(f"cannot start: {_reason(error)}") from error
-        self._port = sockets[0][0].getsockname()[1]
-        for of_shard in sockets:
-            for each in of_shard:
-                each.detach()  # the hub's from here on
-        try:
-            hub.start()
-        except (OSError, MemoryError) as error:
-            over = " over io_uring" if config.io == "uring" else ""
-            raise StartError(f"cannot start the shards{over}: {_reason(error)}") from error
-        if hub.uring_error:
-            _log.warning("io_uring is not available (%s): using epoll", os.strerror(hub.uring_error))
-        if not hub.private_tables:
-            _log.warning(
-                "no fd tables of their own for the shards here: all %d share the limit of %d open files",
-                hub.shards,
-                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            )
-        if config.max_connections is not None and hub.capacity < config.max_connections:
-            _log.warning(
-                "room for %d connections only, not %d: raise the limit of open files, or --shards",
-                hub.capacity,
-                config.max_connections,
-            )
+        config = self._config
+        if not config.presence and not self._handlers.keys().isdisjoint(("on_join", "on_leave")):
+            raise ConfigError("on_join and on_leave need presence=True")
+        admin = self._make_admin()
+        on_connect = self._handlers.get("on_connect")
+        admission = Admission(
+            config, page=self._page(), on_connect=on_connect, address_count=self._count_address
+        )
+        if on_connect is None:
+            admission.decide(_REHEARSAL, "", 0)
+        wants_ends = bool(self._handlers) or config.presence
+        hub, self._port = launch(
+            config,
+            admission,
+            handled="on_message" in self._handlers,
+            closes=wants_ends,
+            presence=config.presence,
+        )
         self._hub = hub
+        self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(hub.event_fd, self._on_events)
+        self._intake = Intake(
+            hub, config, admission, self._handlers, self._clients, self._presence, self._on_end
+        )
+        self._clients.begin(hub, keep=wants_ends)
         self._look_out(Watch(hub.stats, _log))
+        if admin is not None:
+            await self._start_admin(admin)
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Deliver what is published, close every client with 1001, and end.
+        """Deliver what is published, close every client with 1001, let handlers finish, and end.
 
-        Who hasn't gone after ``timeout`` seconds (default: ``shutdown_timeout``) is cut off. May be called
-        again with less time while an earlier call waits.
+        Who hasn't gone after ``timeout`` seconds (default: ``shutdown_timeout``) is cut off, and coroutines
+        of handlers are cancelled then. What clients have sent isn't handled any more; their ends are. May be
+        called again with less time while an earlier call waits.
         """
         if self._hub is None:
             return
-        self._handler = None  # what it would say, nobody could hear any more
-        seconds = self.config.shutdown_timeout if timeout is None else timeout
-        self._hub.stop(_milliseconds(seconds))
-        await self._ended.wait()
+        seconds = self._config.shutdown_timeout if timeout is None else timeout
+        self._stopping = True
+        self._clients.stop()
+        self._intake.stop()
+        self._hub.stop(milliseconds(seconds))
+        try:
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        except TimeoutError:
+            self._intake.hurry()
+            await self._over.wait()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -181,155 +232,287 @@ class Server:
     ) -> None:
         await self.stop()
 
-    def broadcast(self, data: Data, channel: str = "/") -> None:
-        """Send a message to every client of the channel: str as text, bytes-like data as binary.
+    def run(self, ready: Callable[[], object] | None = None) -> int:
+        """Serve until SIGTERM or SIGINT; returns the exit code, 0. ``ready`` is called once it listens.
 
-        Returns at once, whatever the number of clients, and may be called from any thread. Raises
-        OverloadError when too much is under way already, ValueError for more than 1 GiB, and
-        FastcastError when the server isn't running.
+        The first signal stops gracefully, a second one at once; what handled them before does so again
+        afterwards. Runs a loop of uvloop's. Raises StartError, and FastcastError outside of the main thread.
         """
-        if self._hub is None:
-            raise FastcastError("the server is not running")
-        try:
-            self._hub.publish(channel, data)
-        except BlockingIOError:
-            raise OverloadError("too much is under way: the shards must catch up first") from None
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise ValueError("the message is longer than 1 GiB") from None
-            raise FastcastError("the server is not running") from None
+        if threading.current_thread() is not threading.main_thread():
+            raise FastcastError("run() needs the main thread; elsewhere there is start_in_thread()")
+        with _signals_kept():
+            uvloop.run(self._run(ready))
+        return 0
 
-    def stats(self) -> dict[str, Any]:
+    async def _run(self, ready: Callable[[], object] | None) -> None:
+        stops: list[asyncio.Task[None]] = []
+
+        def on_signal(number: signal.Signals) -> None:
+            if stops:
+                _log.info("%s again: ending at once", number.name)
+            else:
+                _log.info("%s: stopping within %g s", number.name, self._config.shutdown_timeout)
+            stops.append(loop.create_task(self.stop(0 if stops else None)))
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        try:
+            await self.start()
+            if ready is not None:
+                ready()
+            await self._over.wait()
+            await asyncio.gather(*stops)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def start_in_thread(self) -> Self:
+        """Start on a thread with a loop of its own, and return when the server listens.
+
+        For programs that don't use asyncio: ``with server.start_in_thread():`` stops it at the end of the
+        block, ``close()`` does so anywhere, and the end of the program if nothing else does. Handlers run on
+        that thread. Raises as ``start`` does.
+        """
+        if self._thread is not None:
+            raise FastcastError("a server starts only once")
+        started: Future[None] = Future()
+        thread = threading.Thread(target=self._run_thread, args=(started,), name="fastcast", daemon=True)
+        thread.start()
+        try:
+            started.result()
+        except BaseException:
+            thread.join()
+            raise
+        self._thread = thread
+        atexit.register(self.close)
+        return self
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stop a server that has its own thread, as ``stop`` does, and end the thread."""
+        thread = self._thread
+        if thread is None:
+            return
+        if thread is threading.current_thread():
+            raise FastcastError("a handler cannot wait for the end of its own thread")
+        stopping = self.stop(timeout)
+        try:
+            asyncio.run_coroutine_threadsafe(stopping, self._loop)
+        except RuntimeError:
+            stopping.close()  # its loop has ended
+        thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self if self._thread is not None else self.start_in_thread()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run_thread(self, started: Future[None]) -> None:
+        try:
+            uvloop.run(self._serve(started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    async def _serve(self, started: Future[None]) -> None:
+        await self.start()
+        started.set_result(None)
+        await self._over.wait()
+
+    # ---- to send and to ask ----
+
+    def broadcast(self, data: Data, channel: str | None = None) -> int:
+        """Send a message to every client, once each; with a channel, the same as ``publish``.
+
+        Returns for how many clients it is. Raises as ``publish`` does.
+        """
+        if channel is not None:
+            return self.publish(channel, data)
+        try:
+            return self._core().broadcast(data)
+        except OSError as error:
+            raise explain(error) from None
+
+    def publish(self, channel: str, data: Data, key: str | None = None) -> int:
+        """Send a message to every client of a channel: str as text, bytes-like data as binary.
+
+        Returns the number of subscriptions, patterns among them, for which it is queued; takes the same few
+        microseconds for any number. Where the policy is ``latest``, it replaces an older one of the same key
+        that still waits for a client.
+
+        Raises OverloadError when too much is under way already, ValueError for more than 1 GiB, a bad name or
+        a pattern, and FastcastError when the server isn't running.
+        """
+        try:
+            return self._core().publish(channel, data, key)
+        except OSError as error:
+            raise explain(error) from None
+        except ValueError:
+            check_name(channel)
+            raise
+
+    def client(self, id: int) -> Client:
+        """The client with that ``id``; it may have left."""
+        return Client(self._clients, id)
+
+    def clients(self, channel: str) -> list[Client]:
+        """Who would hear what is published to the channel; of a pattern, who is subscribed to just that."""
+        return [Client(self._clients, id) for id in self._alive().members(check_subscription(channel))]
+
+    def count(self, channel: str | None = None) -> int:
+        """For how many subscriptions a message to the channel would be; of all clients without a channel."""
+        if channel is None:
+            return int(self._alive().stats()["clients"])
+        return self._alive().count(check_subscription(channel))
+
+    def channels(self) -> dict[str, int]:
+        """The channels and patterns that somebody is subscribed to, and how many clients are."""
+        return dict(self._alive().channels())
+
+    def presence(self, channel: str) -> list[Client]:
+        """Who has joined the channel or pattern and not left, as ``on_join`` and ``on_leave`` have told.
+
+        Raises FastcastError unless ``presence`` is on.
+        """
+        if not self._config.presence:
+            raise FastcastError("presence is off: start the server with presence=True")
+        return [Client(self._clients, id) for id in self._presence.clients(check_subscription(channel))]
+
+    def stats(self, channel: str | None = None) -> dict[str, Any]:
         """Counters since the start, and gauges: summed up, and for each shard under ``"shards"``.
 
         Each delivery is in one of these numbers: ``sent = delivered + dropped + gone + queued``. Of a server
-        that has stopped, the last numbers are told.
+        that has stopped, the last numbers are told. With a channel or pattern: the same numbers, and
+        ``members``, of what was sent to its subscribers since it had the first of them; zeros if there are
+        none.
         """
-        if self._hub is None:
-            raise FastcastError("the server has not been started")
-        return self._hub.stats()
+        hub = self._started()
+        if channel is None:
+            return hub.stats()
+        stats = hub.channel_stats(check_subscription(channel)) or _NO_SUBSCRIBERS
+        ended = stats["delivered"] + stats["dropped"] + stats["gone"]
+        return {**stats, "queued": stats["sent"] - ended}
+
+    async def flush(self) -> int:
+        """Wait until all that was published before is written, or stands in the queue of a client that lags.
+
+        Returns how many deliveries are in such queues.
+        """
+        hub = self._core()
+        await self._intake.questions.flush()
+        return int(hub.stats()["queued"])
+
+    async def inspect(self, client: Client) -> dict[str, Any] | None:
+        """What there is to tell of a client; None if it has left.
+
+        ``id``; ``state``: ``"open"`` or ``"closing"``; ``channels``; ``queued``: deliveries that wait for it,
+        and ``queued_bytes``; ``idle``: seconds since it was heard of; ``remote``: the address of its end.
+        """
+        self._core()
+        return await self._intake.questions.inspect(client.id)
 
     def describe(self) -> str:
         """One line: address, shards, I/O backend, room."""
+        hub = self._started()
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        return (
+            f"fastcast is ready at http://{host}:{self._port}/ ({hub.shards} shards,"
+            f" {hub.backend}, room for {hub.capacity} connections)"
+        )
+
+    def _started(self) -> Hub:
         if self._hub is None:
             raise FastcastError("the server has not been started")
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return (
-            f"fastcast is ready at http://{host}:{self._port}/ ({self._hub.shards} shards,"
-            f" {self._hub.backend}, room for {self._hub.capacity} connections)"
-        )
+        return self._hub
+
+    def _alive(self) -> Hub:
+        if self._hub is None or self._over.is_set():
+            raise not_running()
+        return self._hub
+
+    def _core(self) -> Hub:
+        if self._hub is None or self._stopping:
+            raise not_running()
+        return self._hub
+
+    # ---- what belongs to a start and an end ----
+
+    def _page(self) -> bytes | None:
+        if self._html is None and self._config.page:
+            return (resources.files("fastcast") / "page" / "chat.html").read_bytes()
+        return self._html
+
+    def _count_address(self, address: str) -> int:
+        return 0 if self._hub is None else self._hub.address_count(address)
+
+    def _make_admin(self) -> Admin | None:
+        if self._config.admin_port is None:
+            return None
+        try:
+            from fastcast.admin import Admin
+        except ModuleNotFoundError as error:
+            raise StartError(
+                f"the admin port needs {error.name}: run pip install 'fastcast[admin]'"
+            ) from error
+        return Admin(self, self._config)
+
+    async def _start_admin(self, admin: Admin) -> None:
+        """Raises StartError, and then the server is as it was before its start."""
+        try:
+            await admin.start()
+        except BaseException:
+            await self.stop(0)
+            self._hub, self._stopping = None, False
+            raise
+        self._admin = admin
 
     def _look_out(self, watch: Watch) -> None:
         """Look at the limits of the machine now, and again and again."""
-        assert self._loop is not None
         watch.poll()
         self._next_look = self._loop.call_later(_WATCH_INTERVAL, self._look_out, watch)
 
-    def _on_events(self) -> None:
-        hub = self._hub
-        assert hub is not None
-        hub.reset_event()
+    def _on_end(self) -> None:
+        """The hub and all handlers have ended."""
+        self._next_look.cancel()
+        self._clients.end()
+        self._ending = self._loop.create_task(self._end())
+
+    async def _end(self) -> None:
         try:
-            while requests := hub.requests():
-                hub.answer([self._answer(client, head) for client, head in requests])
-            if not self._handling:
-                self._handle_some(hub)
-        finally:
-            if hub.running == 0:
-                while hub.messages():
-                    pass  # came too late to be handled
-                assert self._loop is not None
-                self._loop.remove_reader(hub.event_fd)
-                if self._next_look is not None:
-                    self._next_look.cancel()
-                self._ended.set()
+            if self._admin is not None:
+                await self._admin.stop()
+        except Exception:
+            _log.exception("the admin port did not end as it should")
+        self._over.set()
 
-    def _handle_some(self, hub: Hub) -> None:
-        """Handle some of the messages that wait; the rest comes after a turn of the loop's other tasks."""
-        messages = hub.messages()
-        self._handling = bool(messages)
-        if self._handling:
-            # First, so that whatever a handler raises, the rest has its turn.
-            assert self._loop is not None
-            self._loop.call_soon(self._handle_some, hub)
-        for client, channel, message in messages:
-            if self._handler is None:
-                break
-            try:
-                self._handler(Client(client, channel), message)
-            except Exception:
-                _log.exception("the handler failed for a message of client %d", client)
 
-    def _answer(self, client: int, head: bytes) -> tuple[int, bytes, str | None]:
-        decision = self._handshake.answer(head)
-        return client, decision.response, decision.channel if isinstance(decision, Accept) else None
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Whatever handled SIGTERM and SIGINT does so again after the block."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # as for one that wasn't set from Python
+                signal.signal(number, handler)
 
 
 def serve(**options: Any) -> Server:
-    """A server with these options, the same as those of ``fastcast serve`` (``max_queue="4MiB"``).
+    """A server with these options: the same as ``Server(**options)``.
 
     ::
 
         async with fastcast.serve(port=0) as server:
             server.broadcast("hello")
-
-    Raises ConfigError for an option that doesn't exist or has a wrong value.
     """
-    unknown = options.keys() - {option.name for option in OPTIONS}
-    if unknown:
-        raise ConfigError(f"there is no option {sorted(unknown)[0]!r}")
-    return Server(Config(**options))
-
-
-def run(config: Config, *, ready: Callable[[Server], None]) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. ``ready`` is called once the server listens.
-
-    The first signal stops gracefully, a second one at once. Raises StartError.
-    """
-    return uvloop.run(_run(config, ready))
-
-
-async def _run(config: Config, ready: Callable[[Server], None]) -> int:
-    loop = asyncio.get_running_loop()
-    server = Server(config)
-    stopping: list[asyncio.Task[None]] = []
-
-    def on_signal(number: int) -> None:
-        name = signal.Signals(number).name
-        if stopping:
-            _log.info("%s again: ending at once", name)
-            stopping.append(loop.create_task(server.stop(0)))
-        else:
-            _log.info("%s: stopping within %g s", name, config.shutdown_timeout)
-            stopping.append(loop.create_task(server.stop()))
-        signalled.set()
-
-    signalled = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    await server.start()
-    ready(server)
-    await signalled.wait()
-    await stopping[0]
-    await asyncio.gather(*stopping)
-    return 0
-
-
-def _milliseconds(seconds: float) -> int:
-    """At most some 24 days, which fits the core's 32 bits and is as good as for ever."""
-    return min(max(round(seconds * 1000), 0), 2**31 - 1)
-
-
-def _reason(error: OSError | MemoryError) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else "out of memory"
-
-
-def _shards(config: Config) -> int:
-    if config.shards is not None:
-        return config.shards
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return shards_for(
-        config.max_connections,
-        None if limit == resource.RLIM_INFINITY else limit,
-        len(os.sched_getaffinity(0)),
-    )
+    return Server(**options)

@@ -16,44 +16,76 @@ PACKAGE = ROOT / "fastcast"
 CORE = PACKAGE / "core"
 LOAD = PACKAGE / "load"
 BENCH = PACKAGE / "bench"
+ADMIN = PACKAGE / "admin"
 
 MOST_LINES = 620
 
 # From the top down: a file includes its own layer and those below. A new file needs a place here.
 LAYERS = (
-    ("hub.c",),
+    ("door.c", "hub.c", "hub.h"),
     ("shard.c",),
-    ("accept.c", "accept.h", "sweep.c", "sweep.h"),
+    ("accept.c", "accept.h", "inspect.c", "inspect.h", "sweep.c", "sweep.h"),
     ("conn.c", "conn.h", "fanout.c", "fanout.h"),
     ("read.c", "read.h", "write.c", "write.h"),
     ("shard.h",),
-    ("exchange.c", "exchange.h", "room.c", "room.h", "waiting.c", "waiting.h"),
-    ("client.c", "client.h", "inbox.c", "inbox.h", "mailbox.c", "mailbox.h", "queue.c", "queue.h"),
-    ("channel.c", "channel.h"),
+    ("exchange.c", "exchange.h", "extra.c", "room.c", "waiting.c", "waiting.h"),
+    ("extra.h", "room.h"),
+    ("client.c", "client.h", "inbox.c", "inbox.h", "mailbox.c", "mailbox.h", "queue.c", "queue.h", "remote.c", "remote.h"),
+    ("address.c", "address.h", "channel.c", "channel.h"),
+    ("patterns.c", "patterns.h", "rules.c", "rules.h"),
     ("head.c", "head.h", "inbound.c", "inbound.h", "io.h", "io_epoll.c", "io_uring.c", "ready.c", "ready.h"),
     ("message.c", "message.h"),
-    ("frame.c", "frame.h"),
+    ("frame.c", "frame.h", "topic.c", "topic.h"),
     ("utf8.c", "utf8.h"),
     ("utf8_simd.c", "utf8_simd.h"),
-    ("clock.h", "fastcast.h"),
+    ("clock.h", "fastcast.h", "hash.h"),
 )
 
 # The steps of the loop call each other: to drop a client is a step of writing, and to write one of dropping.
 STEPS = {"accept", "conn", "fanout", "read", "write"}
 
 IMPORTS = {
-    "__init__": {"errors", "config", "server"},
+    "__init__": {"client", "config", "errors", "publisher", "request", "server"},
     "__main__": {"cli"},
-    "cli": {"__init__", "config", "descriptors", "errors", "flags", "server"},
-    "config": {"errors", "options", "shards"},
+    "admission": {"_core", "channels", "config", "handshake", "launch", "proxies", "request", "tokens"},
+    "application": {"errors", "server"},
+    "batches": {"errors"},
+    "channels": {"options"},
+    "cli": {"__init__", "application", "config", "descriptors", "errors", "flags", "server"},
+    "client": {"_core", "channels", "errors", "questions"},
+    "config": {"channels", "errors", "options", "proxies", "shards"},
     "descriptors": set[str](),
-    "flags": {"options"},
+    "dispatch": {"errors"},
+    "flags": {"channels", "options"},
     "options": {"errors"},
     "errors": set[str](),
-    "handshake": set[str](),
+    "handshake": {"responses"},
+    "intake": {"_core", "admission", "client", "config", "dispatch", "presence", "questions"},
+    "launch": {"_core", "config", "errors", "listen", "shards"},
     "listen": {"errors"},
-    "server": {"_core", "config", "errors", "handshake", "listen", "shards", "watch"},
+    "presence": set[str](),
+    "proxies": {"options"},
+    "publish_command": {"errors", "publisher"},
+    "publisher": {"batches", "channels", "client", "errors"},
+    "questions": {"_core"},
+    "request": {"channels", "handshake", "responses"},
+    "responses": set[str](),
+    "server": {
+        "_core",
+        "admin",
+        "admission",
+        "channels",
+        "client",
+        "config",
+        "errors",
+        "intake",
+        "launch",
+        "presence",
+        "request",
+        "watch",
+    },
     "shards": set[str](),
+    "tokens": {"config", "errors", "request"},
     "watch": {"doctor.advice", "doctor.facts", "listen"},
 }
 
@@ -84,7 +116,17 @@ BENCH_LAYERS = (
     ("distribution", "engine", "environment", "link", "scenario", "words"),
     ("__init__",),
 )
-BENCH_BORROWS = {"__init__", "config", "descriptors", "errors", "flags", "options", "server"}
+BENCH_BORROWS = {"__init__", "client", "config", "descriptors", "errors", "flags", "options", "server"}
+
+# The admin port: the same.
+ADMIN_LAYERS = (
+    ("__init__",),
+    ("port",),
+    ("application",),
+    ("attempts", "host", "messages"),
+    ("problem",),
+)
+ADMIN_BORROWS = {"channels", "config", "errors", "listen"}
 
 HANDSHAKE_DOES_WITHOUT = {"asyncio", "socket", "select", "selectors", "ssl", "threading", "os"}
 
@@ -236,6 +278,15 @@ class TestPython:
     @pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.name)
     def test_imports_run_one_way(self, file: Path) -> None:
         assert own_imports(file) <= IMPORTS[file.stem]
+
+    @pytest.mark.parametrize("file", sorted(ADMIN.glob("*.py")), ids=lambda file: file.name)
+    def test_imports_of_the_admin_port_run_down(self, file: Path) -> None:
+        for name in own_imports(file):
+            if name.startswith("admin."):
+                below = layer_of(name.removeprefix("admin."), ADMIN_LAYERS)
+                assert layer_of(file.stem, ADMIN_LAYERS) < below
+            else:
+                assert name in ADMIN_BORROWS
 
     def test_handshake_is_free_of_input_and_output(self) -> None:
         found = set(imported(ast.parse((PACKAGE / "handshake.py").read_text("utf-8"))))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from fastcast.bench.report import live, told
 from fastcast.bench.series import Row, Series
-from fastcast.config import Config
+from fastcast.client import Client
 from fastcast.errors import OverloadError
-from fastcast.server import Client, Server
+from fastcast.server import Server
 
 
 class LivePage:
@@ -27,22 +26,15 @@ class LivePage:
         # Whoever can read the page knows the channel; the page of another origin can't guess it.
         self._channel = "/" + secrets.token_urlsafe(16)
         page = live(target, self._channel, environment)
-        self._server = Server(Config(host=host, port=port, shards=1), page=page.encode())
+        self._server = Server(host=host, port=port, shards=1, html=page.encode())
         self._server.on_message(self._asked)
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._halvings = 0
         self._outcome: Mapping[str, Any] | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="live page")
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        try:
-            self._run(self._server.start())
-        except BaseException:
-            self._end()
-            raise
+        self._server.start_in_thread()
         return self
 
     def __exit__(
@@ -51,8 +43,7 @@ class LivePage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._run(self._server.stop(2))
-        self._end()
+        self._server.close(2)
 
     @property
     def address(self) -> str:
@@ -92,15 +83,7 @@ class LivePage:
 
     def _publish(self, told: Mapping[str, Any]) -> None:
         try:
-            self._server.broadcast(json.dumps(told), self._channel)
+            self._server.publish(self._channel, json.dumps(told))
         except OverloadError:
             # Nobody has read the last hundred megabytes: not worth the run.
             return
-
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()

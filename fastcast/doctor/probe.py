@@ -33,7 +33,6 @@ def _try_hub() -> tuple[bool | None, int | None]:
             listeners=[[fd]],
             max_connections=1,
             max_message=1,
-            max_queue=1,
             max_backlog=1,
             max_head=1,
             max_handshakes=1,
@@ -45,6 +44,8 @@ def _try_hub() -> tuple[bool | None, int | None]:
             timeout=b"",
             too_large=b"",
             full=b"",
+            too_many=b"",
+            rules=[(">", "close", 1, None)],
         )
     except (OSError, MemoryError):
         os.close(fd)

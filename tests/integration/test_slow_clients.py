@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -10,6 +9,7 @@ import pytest
 
 import fastcast
 from tests.support.hosting import MIB, ServerFactory, address_of, await_true, publish
+from tests.support.slow import CHUNK, payload, stalled
 from tests.support.swarm import Swarm
 from tests.support.wire import (
     BINARY,
@@ -17,7 +17,6 @@ from tests.support.wire import (
     PING,
     PONG,
     TEXT,
-    Address,
     Client,
     Frame,
     Stream,
@@ -25,18 +24,6 @@ from tests.support.wire import (
     frame,
     until,
 )
-
-CHUNK = 64 * 1024
-
-
-def payload(number: int) -> bytes:
-    """The contents of a message: its number, and bytes that only it has."""
-    return number.to_bytes(8) + random.Random(number).randbytes(CHUNK - 8)
-
-
-def stalled(address: Address) -> Client:
-    """A client that won't read, with so small a window that the server soon notices."""
-    return Client(address, receive_buffer=4096)
 
 
 def broadcast_until(
@@ -228,7 +215,7 @@ class TestBacklog:
             def broadcast_all() -> None:
                 nonlocal accepted
                 for number in range(1000):
-                    running.broadcast(payload(number)[: CHUNK - 64])
+                    running.publish("/", payload(number)[: CHUNK - 64])
                     accepted += 1
 
             # 1 MiB may be ahead of the shards, for whom each message is two hundred times the work.

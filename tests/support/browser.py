@@ -6,9 +6,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.wire import TIMEOUT
 
@@ -40,3 +41,16 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=6000 * TIMEOUT)
         yield browser
         browser.close()
+
+
+def take_picture(page: Page, directory: Path, name: str) -> None:
+    """For whoever wants to look at it: in FASTCAST_SCREENSHOTS, or else the directory."""
+    pictures = Path(os.environ.get("FASTCAST_SCREENSHOTS") or directory)
+    pictures.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=pictures / name)
+
+
+def collect_errors(page: Page, errors: list[str]) -> None:
+    """Have all that goes wrong in the page added to the list; a broken Content-Security-Policy, too."""
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import fastcast
+from fastcast.client import Data
 from tests.support.wire import TIMEOUT, Address, until
 
 MIB = 1 << 20
@@ -52,12 +53,12 @@ def check_accounts(stats: Mapping[str, Any]) -> None:
     assert stats["accepted"] == stats["closed"]
 
 
-def publish(server: fastcast.Server, data: fastcast.server.Data, channel: str = "/") -> None:
-    """Broadcast, waiting while the server has too much under way."""
+def publish(server: fastcast.Server, data: Data, channel: str = "/") -> None:
+    """Publish, waiting while the server has too much under way."""
 
     def attempt() -> bool | None:
         try:
-            server.broadcast(data, channel)
+            server.publish(channel, data)
         except fastcast.OverloadError:
             return None
         return True
@@ -109,14 +110,18 @@ def address_of(server: fastcast.Server) -> Address:
 
 
 @contextmanager
-def hosted(**options: Any) -> Iterator[fastcast.Server]:
-    """A running server, as `serve` makes it.
+def hosted(
+    prepare: Callable[[fastcast.Server], object] | None = None, /, **options: Any
+) -> Iterator[fastcast.Server]:
+    """A running server, as `serve` makes it; `prepare` may set its handlers.
 
     Leaving the block stops it, with time for its clients to go, and checks its accounts.
     """
     host = Host()
     try:
         server = serve(**options)
+        if prepare is not None:
+            prepare(server)
         host.run(server.start())
         _HOSTS[server] = host
         try:
@@ -129,6 +134,11 @@ def hosted(**options: Any) -> Iterator[fastcast.Server]:
         check_accounts(server.stats())
     finally:
         host.end()
+
+
+def on_loop(server: fastcast.Server, coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that runs on a hosted server's loop."""
+    return _HOSTS[server].run(coroutine)
 
 
 def stop_in_background(server: fastcast.Server) -> Callable[[], None]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 import fastcast
+from fastcast.channels import Rule
 from fastcast.cli import main
 from fastcast.config import OPTIONS, Config
 from fastcast.errors import StartError
@@ -30,10 +33,29 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "page": ("", True),
     "origin": ("https://a.b", ("https://a.b",)),
     "subprotocol": ("chat", ("chat",)),
+    "trusted_proxy": ("10.0.0.0/8", ("10.0.0.0/8",)),
+    "proxy_protocol": ("", True),
+    "jwt_secret": (48 * "s", 48 * "s"),
+    "jwt_jwks_file": ("keys.json", "keys.json"),
+    "jwt_algorithm": ("HS384", ("HS384",)),
+    "jwt_audience": ("live", "live"),
+    "jwt_issuer": ("login", "login"),
+    "jwt_channels": ("rooms", "rooms"),
+    "jwt_from": ("cookie", ("cookie",)),
+    "jwt_name": ("session", "session"),
+    "relay": ("all", "all"),
+    "slow": ("latest", "latest"),
+    "channel": ("'a.* slow=latest'", (Rule("a.*", "latest"),)),
     "max_connections": ("100", 100),
     "max_handshakes": ("50", 50),
+    "max_per_address": ("3", 3),
     "max_message": ("64KiB", 65536),
     "max_queue": ("4MiB", 4 * MIB),
+    "max_queue_messages": ("7", 7),
+    "rate_limit": ("0.5", 0.5),
+    "rate_burst": ("9", 9),
+    "presence": ("", True),
+    "max_handlers": ("8", 8),
     "io": ("epoll", "epoll"),
     "flush_interval": ("50ms", 0.05),
     "max_backlog": ("1.5MB", 1_500_000),
@@ -46,16 +68,20 @@ GIVEN: dict[str, tuple[str, Any]] = {
 }
 """What is written after each flag, and what the server is to get for it."""
 
-
-class FakeServer:
-    """Stands in for the server that announces itself."""
-
-    def describe(self) -> str:
-        return "the ready line"
+NEEDED: dict[str, str] = {
+    "proxy_protocol": "trusted_proxy",
+    "jwt_algorithm": "jwt_secret",
+    "jwt_audience": "jwt_secret",
+    "jwt_issuer": "jwt_secret",
+    "jwt_channels": "jwt_secret",
+    "jwt_from": "jwt_secret",
+    "jwt_name": "jwt_secret",
+}
+"""Options that make no sense without another one."""
 
 
 class FakeRun:
-    """Records the configurations that reach ``server.run``, and ends as the test wants."""
+    """Stands in for ``Server.run``: records the configurations that reach it, and ends as the test wants."""
 
     def __init__(self) -> None:
         self.configs: list[Config] = []
@@ -63,13 +89,13 @@ class FakeRun:
         self.error: BaseException | None = None
         self.logs: dict[int, str] = {}
 
-    def __call__(self, config: Config, *, ready: Callable[[Server], None]) -> int:
-        self.configs.append(config)
+    def run(self, server: Server, ready: Callable[[], object]) -> int:
+        self.configs.append(server.config)
         if self.error is not None:
             raise self.error
         for level, message in self.logs.items():
             logging.getLogger("fastcast").log(level, message)
-        ready(cast("Server", FakeServer()))
+        ready()
         return self.code
 
     @property
@@ -81,7 +107,8 @@ class FakeRun:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
-    monkeypatch.setattr("fastcast.server.run", fake)
+    monkeypatch.setattr("fastcast.server.Server.run", lambda server, ready: fake.run(server, ready))
+    monkeypatch.setattr("fastcast.server.Server.describe", lambda server: "the ready line")
     return fake
 
 
@@ -203,9 +230,10 @@ class TestServe:
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
     def test_every_option_can_be_given_as_a_flag(self, run: FakeRun, option: Option) -> None:
-        text, value = GIVEN[option.name]
-        assert invoke("serve", option.flag, *text.split()).exit_code == 0
-        assert run.config == Config(**{option.name: value})
+        names = [name for name in (NEEDED.get(option.name), option.name) if name is not None]
+        flags = [(f"--{name.replace('_', '-')}", *shlex.split(GIVEN[name][0])) for name in names]
+        assert invoke("serve", *itertools.chain(*flags)).exit_code == 0
+        assert run.config == Config(**{name: GIVEN[name][1] for name in names})
 
     def test_flag_wins_over_variable_and_variable_over_file(self, run: FakeRun, tmp_path: Path) -> None:
         file = tmp_path / "fastcast.toml"
@@ -224,6 +252,12 @@ class TestServe:
 
     def test_an_empty_variable_names_no_file(self, run: FakeRun) -> None:
         assert invoke("serve", FASTCAST_CONFIG="").exit_code == 0
+
+    def test_rules_of_channels_may_be_given_in_the_file(self, run: FakeRun, tmp_path: Path) -> None:
+        file = tmp_path / "fastcast.toml"
+        file.write_text('[channel."a.*"]\nslow = "latest"\nmax_queue = "1KiB"\n[channel.b]\n')
+        assert invoke("serve", "--config", str(file)).exit_code == 0
+        assert run.config.channel == (Rule("a.*", "latest", 1024), Rule("b"))
 
     def test_the_exit_code_is_the_one_of_the_server(self, run: FakeRun) -> None:
         run.code = 7
@@ -245,6 +279,45 @@ class TestServe:
         result = invoke("serve", "--log-level", "warning")
         assert result.stderr.endswith(" WARNING fastcast: of some weight\n")
         assert (result.stderr.count("\n"), result.stdout) == (1, "the ready line\n")
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module in the current directory that has a server; its name."""
+    (tmp_path / "its_program.py").write_text(
+        "import fastcast\nserver = fastcast.Server(port=3, max_message='2KiB', log_level='error')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield "its_program"
+    sys.modules.pop("its_program", None)
+
+
+class TestProgram:
+    """serve MODULE:SERVER."""
+
+    def test_its_server_is_served_with_its_options(self, run: FakeRun, program: str) -> None:
+        result = invoke("serve", f"{program}:server")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "the ready line\n", "")
+        assert run.config == Config(port=3, max_message=2048, log_level="error")
+
+    def test_what_is_given_outside_of_it_wins(self, run: FakeRun, program: str) -> None:
+        assert invoke("serve", f"{program}:server", "--port", "4", FASTCAST_SHARDS="2").exit_code == 0
+        assert run.config == Config(port=4, shards=2, max_message=2048, log_level="error")
+
+    def test_logs_go_to_stderr_from_the_level_that_it_asks_for(self, run: FakeRun, program: str) -> None:
+        run.logs = {logging.WARNING: "of some weight", logging.ERROR: "of great weight"}
+        result = invoke("serve", f"{program}:server")
+        assert result.stderr.endswith(" ERROR fastcast: of great weight\n")
+        assert result.stderr.count("\n") == 1
+
+    def test_one_that_is_not_there_is_an_error_in_one_line(self, run: FakeRun, program: str) -> None:
+        result = invoke("serve", f"{program}:srever")
+        assert_error(result, 2, "its_program:srever: there is no 'srever' in its_program")
+
+    def test_a_wrong_option_for_it_is_an_error_in_one_line(self, run: FakeRun, program: str) -> None:
+        result = invoke("serve", f"{program}:server", "--port", "70000")
+        assert_error(result, 2, "--port: 70000 is not between 0 and 65535")
 
 
 class TestErrors:
@@ -269,7 +342,7 @@ class TestErrors:
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
     def test_an_argument_too_many(self) -> None:
-        result = invoke("serve", "8000")
+        result = invoke("serve", "chat:server", "8000")
         assert "unexpected extra argument (8000)" in result.stderr
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 

@@ -172,6 +172,10 @@ class TestTogether:
     def test_a_queue_that_was_asked_for_is_kept(self, size: int) -> None:
         assert Config(max_queue=size, max_message=MIB).queue_limit == size
 
+    def test_a_burst_is_what_a_second_allows_unless_it_is_given(self) -> None:
+        assert [Config(rate_limit=limit).burst_limit for limit in (0, 0.5, 2.5, 10)] == [1, 1, 3, 10]
+        assert Config(rate_limit=10, rate_burst=2).burst_limit == 2
+
     def test_auto_may_be_written_out(self) -> None:
         assert Config(max_queue="auto") == Config()  # type: ignore[arg-type]
 
@@ -193,7 +197,109 @@ class TestTogether:
         )
 
 
+class TestProxies:
+    def test_addresses_and_networks_are_trusted(self) -> None:
+        networks = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
+        assert config(trusted_proxy=list(networks), proxy_protocol=True).trusted_proxy == networks
+
+    def test_what_is_no_network_is_explained(self) -> None:
+        assert message_of(trusted_proxy=["proxy.local"]) == (
+            "trusted_proxy: 'proxy.local' is no address or network"
+            " (write 10.0.0.0/8, 2001:db8::/32 or 127.0.0.1)"
+        )
+
+    def test_a_proxy_header_needs_somebody_who_may_send_it(self) -> None:
+        told = "needs trusted_proxy, the proxies that send the header"
+        assert message_of(proxy_protocol=True) == f"proxy_protocol: {told}"
+        assert load_error(environ={"FASTCAST_PROXY_PROTOCOL": "yes"}) == f"FASTCAST_PROXY_PROTOCOL: {told}"
+
+
+class TestTokens:
+    SECRET = "32 bytes are as few as they can be"
+
+    def test_a_secret_is_not_shown(self) -> None:
+        assert self.SECRET not in repr(config(jwt_secret=self.SECRET))
+        for wrong in ("short and secret", f"{self.SECRET}\n", 7_777_777):
+            assert str(wrong).strip() not in message_of(jwt_secret=wrong)
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            (
+                {"jwt_secret": SECRET, "jwt_jwks_file": "keys.json"},
+                "jwt_secret: excludes jwt_jwks_file",
+            ),
+            ({"jwt_secret": "é" * 15}, "jwt_secret: HS256 takes 32 bytes at least"),
+            (
+                {"jwt_secret": SECRET, "jwt_algorithm": ["HS256", "HS384"]},
+                "jwt_secret: HS384 takes 48 bytes at least",
+            ),
+            (
+                {"jwt_secret": SECRET, "jwt_algorithm": ["RS256"]},
+                "jwt_algorithm: RS256 doesn't go with jwt_secret",
+            ),
+            (
+                {"jwt_jwks_file": "keys.json", "jwt_algorithm": ["RS256", "HS256"]},
+                "jwt_algorithm: HS256 doesn't go with jwt_jwks_file",
+            ),
+            (
+                {"jwt_secret": SECRET, "jwt_algorithm": ["none"]},
+                "jwt_algorithm: 'none' is not an algorithm for tokens",
+            ),
+            ({"jwt_secret": SECRET, "jwt_from": []}, "jwt_from: no place is left for a token"),
+            (
+                {"jwt_secret": SECRET, "jwt_from": ["body"]},
+                "jwt_from: 'body' is not one of query, header, cookie, subprotocol",
+            ),
+            ({"jwt_secret": SECRET, "jwt_name": "a b"}, "jwt_name: 'a b' can't be the name of a cookie"),
+            ({"jwt_audience": "live"}, "jwt_audience: needs jwt_secret or jwt_jwks_file"),
+            ({"jwt_from": ["query"]}, "jwt_from: needs jwt_secret or jwt_jwks_file"),
+        ],
+    )
+    def test_what_does_not_go_together_is_explained(self, values: dict[str, Any], message: str) -> None:
+        assert message_of(**values) == message
+
+    def test_a_contradiction_names_each_option_as_it_was_written(self) -> None:
+        given: dict[str, object] = {"jwt_jwks_file": "keys.json"}
+        assert load_error(given, {"FASTCAST_JWT_SECRET": self.SECRET}) == (
+            "FASTCAST_JWT_SECRET: excludes --jwt-jwks-file"
+        )
+
+
+class TestRules:
+    def test_what_a_rule_leaves_open_is_as_everywhere_else(self) -> None:
+        made = config(
+            slow="drop-oldest",
+            max_queue="1MiB",
+            max_queue_messages=50,
+            channel=["a slow=latest", "b.* max_queue=1KiB max_queue_messages=2", "c"],
+        )
+        assert made.rules == [
+            ("a", "latest", MIB, 50),
+            ("b.*", "drop-oldest", KIB, 2),
+            ("c", "drop-oldest", MIB, 50),
+            (">", "drop-oldest", MIB, 50),
+        ]
+
+    def test_without_any_one_rule_is_for_all(self) -> None:
+        assert Config().rules == [(">", "close", 4 * MIB, None)]
+
+    def test_a_mistake_in_one_names_the_option_as_it_was_written(self, toml: Path) -> None:
+        toml.write_text('channel = ["a slow=never"]')
+        told = "'a': slow: 'never' is not one of close, drop-oldest, drop-newest, latest"
+        assert load_error(file=toml) == f"{toml}: channel: {told}"
+        assert load_error({"channel": ("a slow=never",)}) == f"--channel: {told}"
+        assert load_error(environ={"FASTCAST_CHANNEL": "b, a slow=never"}) == f"FASTCAST_CHANNEL: {told}"
+        assert message_of(channel={"a": {"slow": "never"}}) == f"channel: {told}"
+
+
 class TestPrecedence:
+    def test_what_is_not_given_is_as_in_another_configuration(self, toml: Path) -> None:
+        toml.write_text("shards = 3")
+        base = Config(port=1, shards=1, max_message=1000)
+        made = Config.load({"port": "2"}, {}, toml, base)
+        assert made == Config(port=2, shards=3, max_message=1000)
+
     def test_flag_then_variable_then_file_then_default(self, toml: Path) -> None:
         toml.write_text("port = 3")
         environ = {"FASTCAST_PORT": "2"}

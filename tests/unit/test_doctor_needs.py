@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastcast import server
+from fastcast import launch
 from fastcast.config import Config
 from fastcast.doctor import needs
 from fastcast.doctor.facts import Facts, Group, Probe
@@ -119,8 +119,8 @@ class TestOpenFiles:
         self, monkeypatch: pytest.MonkeyPatch, limit: int, connections: int
     ) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
-        monkeypatch.setattr(server.os, "sched_getaffinity", lambda _: {0, 1})
-        started = server._shards(Config(max_connections=connections))
+        monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: {0, 1})
+        started = launch.shards_of(Config(max_connections=connections))
         assert needs.shards_for(connections, limit, 2) == started
 
     def test_a_million_fit_in_tables_of_twenty_thousand(self) -> None:

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import pytest
 
-from fastcast.handshake import Accept, Handshake, Refuse
+from fastcast.handshake import Accept, Handshake, Refuse, Upgrade
 
 # The example of RFC 6455 section 1.3.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -763,13 +763,19 @@ def test_head_is_answered_like_get_without_the_content(line: str, fields: list[s
 
 def test_the_answers_that_need_no_head_are_complete() -> None:
     handshake = Handshake(max_head=1234, retry_after=7)
-    for response, status in ((handshake.timeout, 408), (handshake.too_large, 431), (handshake.full, 503)):
+    for response, status in (
+        (handshake.timeout, 408),
+        (handshake.too_large, 431),
+        (handshake.full, 503),
+        (handshake.too_many, 429),
+    ):
         actual, fields, content = parse(response)
         assert actual == status
         assert fields["Connection"] == "close"
         assert fields["Content-Length"] == str(len(content))
     assert b"1234" in parse(handshake.too_large)[2]
     assert parse(handshake.full)[1]["Retry-After"] == "7"
+    assert parse(handshake.too_many)[1]["Retry-After"] == "7"
 
 
 @pytest.mark.parametrize(
@@ -794,3 +800,97 @@ def test_a_refusal_explains_itself_in_one_line_and_announces_the_close(
     assert fields["Content-Length"] == str(len(content))
     assert "close" in fields["Connection"].split(", ")
     assert re.fullmatch(rb"[ -~]+\n", content)
+
+
+# --- with a stop between reading and answering --------------------------------------------------------------
+
+
+def read(request: bytes, handshake: Handshake | None = None) -> Upgrade:
+    upgrade = (handshake or Handshake()).read(request)
+    assert isinstance(upgrade, Upgrade), upgrade
+    return upgrade
+
+
+def test_what_is_read_is_path_query_fields_and_offer() -> None:
+    offer = ["Sec-WebSocket-Protocol: news", "Sec-WebSocket-Protocol: chat"]
+    upgrade = read(head("GET /caf%C3%A9?a=%20&b HTTP/1.1", [*USUAL, *offer, "X-A: 1", "x-a: 2"]))
+    assert (upgrade.path, upgrade.query, upgrade.offered) == ("/caf\u00e9", "a=%20&b", ("news", "chat"))
+    assert upgrade.fields() == {
+        "host": "example.org",
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": KEY,
+        "sec-websocket-version": "13",
+        "sec-websocket-protocol": "news, chat",
+        "x-a": "1, 2",
+    }
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        head(fields=[*USUAL, "Origin: https://example.org"]),
+        head(fields=[*USUAL, "Origin: https://example.org", "Sec-WebSocket-Protocol: chat, news"]),
+        head(fields=[*USUAL, "Origin: https://example.org", "sec-websocket-protocol: soap"]),
+    ],
+)
+def test_to_read_and_to_accept_is_to_answer(request_head: bytes) -> None:
+    handshake = Handshake(origins=["https://example.org"], subprotocols=["news", "chat"])
+    upgrade = read(request_head, handshake)
+    response = handshake.accept(upgrade, handshake.choose(upgrade.offered))
+    assert response == accepted(request_head, handshake).response
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"",
+        head("GET"),
+        head("GET / HTTP/1.1", [HOST]),
+        head("HEAD / HTTP/1.1", [HOST]),
+        head("GET /healthz HTTP/1.1", [HOST]),
+        head("POST / HTTP/1.1"),
+        head(),
+        head(fields=[*USUAL, "Origin: https://evil.example"]),
+        head(fields=[*USUAL, "Origin: https://example.org", "Sec-WebSocket-Protocol: a, a"]),
+        head(fields=[*USUAL, "X: " + "x" * 10_000]),
+    ],
+)
+def test_what_is_not_to_be_accepted_is_answered_when_it_is_read(request_head: bytes) -> None:
+    handshake = Handshake(origins=["https://example.org"], page=PAGE)
+    assert handshake.read(request_head) == refused(request_head, handshake)
+
+
+def test_accepting_takes_another_subprotocol_and_more_headers() -> None:
+    upgrade = read(head(fields=[*USUAL, "Sec-WebSocket-Protocol: news, chat"]))
+    response = Handshake(subprotocols=["news"]).accept(
+        upgrade, "chat", (("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"))
+    )
+    assert response == (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + ACCEPT + b"\r\n"
+        b"Sec-WebSocket-Protocol: chat\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 413, 418, 422, 451, 499, 500, 507, 511, 599])
+def test_any_refusal_is_well_formed(status: int) -> None:
+    answer = Handshake.refuse(status, "caf\u00e9 is closed")
+    actual, fields, content = parse(answer.response.replace(b"I'm a", b"I am a"))
+    assert answer.status == actual == status
+    assert fields["Connection"] == "close"
+    assert fields["Content-Length"] == str(len(content))
+    assert content == "caf\u00e9 is closed\n".encode()
+
+
+def test_a_refusal_without_a_reason_says_its_status_in_words() -> None:
+    assert Handshake.refuse(404, "").response.endswith(b"\r\n\r\nNot Found\n")
+    assert Handshake.refuse(499, "").response.endswith(b"\r\n\r\nRefused\n")
+
+
+def test_a_refusal_s_headers_replace_the_usual_ones() -> None:
+    answer = Handshake.refuse(401, "{}", (("content-type", "application/json"), ("WWW-Authenticate", "X")))
+    _, fields, _ = parse(answer.response)
+    assert "Content-Type" not in fields
+    assert (fields["content-type"], fields["WWW-Authenticate"]) == ("application/json", "X")
+    assert fields["Cache-Control"] == "no-store"

@@ -413,6 +413,27 @@ def test_the_short_way_gives_the_answer_of_the_general_rules(head: bytes, subjec
         assert subject.answer(head) == answer
 
 
+@bounded
+@given(mutated(), st.sampled_from(SUBJECTS))
+@example(CHROMIUM, SUBJECTS[1])
+@example(PROXY, SUBJECTS[2])
+def test_to_read_and_then_to_accept_gives_the_same_answer(head: bytes, subject: Handshake) -> None:
+    answer = subject.answer(head)
+    upgrade = subject.read(head)
+    if isinstance(upgrade, Refuse):
+        assert upgrade == answer
+        return
+    assert isinstance(answer, Accept)
+    agreed = subject.choose(upgrade.offered)
+    assert (upgrade.path, agreed) == (answer.channel, answer.subprotocol)
+    assert subject.accept(upgrade, agreed) == answer.response
+    # Header by header, the same as taken apart in another way.
+    lines = head.decode("latin-1").lstrip("\r\n").split("\r\n")
+    expected_names = {line.partition(":")[0].lower() for line in lines[1:] if line}
+    assert upgrade.fields().keys() == expected_names
+    assert upgrade.query == lines[0].split(" ")[1].partition("?")[2]
+
+
 @pytest.mark.parametrize("head", [CHROMIUM, FIREFOX, LIBRARY])
 def test_what_most_clients_send_takes_the_short_way(head: bytes) -> None:
     with mock.patch.object(Handshake, "_decide", side_effect=AssertionError):

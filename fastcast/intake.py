@@ -1,0 +1,174 @@
+"""Takes what the core has for Python: requests, which get answers, and events, which reach the handlers.
+
+The core tells through an eventfd that there is something. Requests come first, since clients wait for them.
+Events are taken in pieces, between which the loop's other tasks have a turn, and only while there is room for
+what they start: what isn't taken makes the core stop reading from clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from fastcast._core import CLOSED, JOINED, LEFT, MESSAGE, MISSING, SLOW, Hub
+from fastcast.admission import Admission, Answer
+from fastcast.client import Client, Clients
+from fastcast.config import Config
+from fastcast.dispatch import Dispatcher, Pool
+from fastcast.presence import Presence
+from fastcast.questions import Questions
+
+_log = logging.getLogger("fastcast")
+
+
+class Intake:
+    """Everything between a hub that runs and the program's handlers; belongs to one loop."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        config: Config,
+        admission: Admission,
+        handlers: Mapping[str, Callable[..., object]],
+        clients: Clients,
+        presence: Presence,
+        ended: Callable[[], None],
+    ) -> None:
+        """``handlers`` are by the names of their decorators. Takes a running loop, on which it works at once.
+
+        ``ended`` is called once: when the hub has ended, all that it had is taken, and every handler is done.
+        """
+        self._hub = hub
+        self._admission = admission
+        self._handlers = handlers
+        self._clients = clients
+        self._presence = presence
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._admissions = Pool(config.max_handlers)
+        self._answers: list[tuple[int, Answer]] = []
+        self._dispatcher = Dispatcher(config.max_handlers, config.backlog_limit // 8, self._go_on)
+        self.questions = Questions(hub)
+        self._takers: dict[int, Callable[..., None]] = {
+            MESSAGE: self._message,
+            CLOSED: self._closed,
+            JOINED: self._joined,
+            LEFT: self._left,
+            SLOW: self._slow,
+            MISSING: self._missing,
+        }
+        self._stopping = False
+        self._scheduled = False
+        self._loop.add_reader(hub.event_fd, self._on_events)
+
+    def stop(self) -> None:
+        """From now on nobody is admitted, and no message handled. The hub must be told apart."""
+        self._stopping = self._dispatcher.stopping = True
+        self._admissions.hurry()
+
+    def hurry(self) -> None:
+        """The time for handlers is over: those that still wait for something are cancelled."""
+        if late := self._dispatcher.hurry():
+            _log.warning("%d handlers did not finish in time, and are cancelled", late)
+        self._go_on()
+
+    def _on_events(self) -> None:
+        self._hub.reset_event()
+        try:
+            self._take_requests()
+            self.questions.take()
+        finally:
+            self._go_on()
+
+    # ---- requests ----
+
+    def _take_requests(self) -> None:
+        while self._admissions.has_room and (requests := self._hub.requests()):
+            if self._stopping:
+                continue  # the core has turned them down
+            for client, head, host, port in requests:
+                decision = self._admission.decide(head, host, port)
+                if isinstance(decision, Answer):
+                    self._answers.append((client, decision))
+                else:
+                    self._admissions.run(decision, partial(self._admitted, client))
+            self._send_answers()
+
+    def _admitted(self, client: int, decided: asyncio.Future[Answer]) -> None:
+        if not decided.cancelled():
+            if not self._answers:
+                self._loop.call_soon(self._send_answers)  # with those of this turn of the loop
+            self._answers.append((client, decided.result()))
+        self._take_requests()
+        self._go_on()
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        if self._stopping or not answers:
+            return
+        for client, answer in answers:
+            if answer.channels is not None:
+                self._clients.admit(client, answer.state)
+        self._hub.answer([(client, each.response, each.channels, each.address) for client, each in answers])
+
+    # ---- events ----
+
+    def _go_on(self) -> None:
+        """Have events taken soon, unless that's scheduled already."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._take_events)
+
+    def _take_events(self) -> None:
+        self._scheduled = False
+        if not self._dispatcher.has_room:
+            return  # a handler that ends goes on here
+        over = self._hub.running == 0  # asked first: a shard that has ended adds no more
+        events = self._hub.events()
+        if events:
+            self._go_on()  # first, so that whatever a handler raises, the rest has its turn
+            for kind, *what in events:
+                self._takers[kind](*what)
+        elif over:
+            self._end()
+
+    def _end(self) -> None:
+        self.questions.end()
+        if self._dispatcher.idle and not len(self._admissions):
+            self._scheduled = True  # for good
+            self._loop.remove_reader(self._hub.event_fd)
+            self._ended()
+
+    def _message(self, client: int, channel: str | None, message: str | bytes) -> None:
+        sender = Client(self._clients, client, channel)
+        self._dispatcher.call(client, self._handle, sender, message, size=len(message))
+
+    def _handle(self, sender: Client, message: str | bytes) -> object:
+        # Of a server that stops, nobody could hear what comes of it.
+        return None if self._stopping else self._handlers["on_message"](sender, message)
+
+    def _closed(self, client: int, code: int, reason: str) -> None:
+        self._tell("on_disconnect", client, code, reason)
+        self._dispatcher.call(client, self._clients.forget, client)
+
+    def _missing(self, client: int) -> None:
+        self._dispatcher.call(client, self._clients.forget, client)
+
+    def _joined(self, client: int, channel: str) -> None:
+        self._dispatcher.call(client, self._presence.join, client, channel)
+        self._tell("on_join", client, channel)
+
+    def _left(self, client: int, channel: str) -> None:
+        self._dispatcher.call(client, self._presence.leave, client, channel)
+        self._tell("on_leave", client, channel)
+
+    def _slow(self, client: int, policy: str, queued: int) -> None:
+        self._tell("on_slow", client, policy, queued)
+
+    def _tell(self, name: str, client: int, *what: Any) -> None:
+        handler = self._handlers.get(name)
+        if handler is not None:
+            self._dispatcher.call(client, handler, Client(self._clients, client), *what)
