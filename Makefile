@@ -2,6 +2,8 @@
 #
 #   make serve    installs fastcast into .venv and starts the server (ARGS="--port 9000" for options)
 #   make test     installs what the tests need, a browser included, into .venv-test, and runs all of them
+#
+# And `make docs` writes the documentation to build/docs.
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 ARGS ?=
@@ -14,6 +16,10 @@ serve: .venv/installed
 test: .venv-test/installed tools
 	.venv-test/bin/python -m pytest $(ARGS)
 	FASTCAST_IO=epoll .venv-test/bin/python -m pytest tests/conformance tests/integration
+
+docs: .venv-test/installed
+	.venv-test/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs $(ARGS)
+	@echo file://$(CURDIR)/build/docs/index.html
 
 # The comparisons that stay within one process; benchmarks/macro has its own command.
 benchmark: .venv-test/installed
@@ -51,4 +57,4 @@ APT_INSTALL := $(ROOT) apt-get -qq install --yes --no-install-recommends
 clean:
 	rm -rf .venv .venv-test build dist fastcast/*.so tests/c/build tests/fuzz/build
 
-.PHONY: serve test benchmark system tools clean
+.PHONY: serve test docs benchmark system tools clean

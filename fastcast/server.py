@@ -113,6 +113,11 @@ class Server:
         """The TCP port that the server listens on; 0 before the start."""
         return self._port
 
+    @property
+    def admin_port(self) -> int:
+        """The TCP port of the admin port; 0 before the start, and where there is none."""
+        return 0 if self._admin is None else self._admin.port
+
     # ---- handlers ----
 
     def on_connect(self, handler: _AdmitT) -> _AdmitT:

@@ -89,6 +89,12 @@ def load(server: Server, *flags: str) -> subprocess.Popen[str]:
     )
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """End a load client that only listens: it would stay for its time, even alone."""
+    process.terminate()
+    process.communicate(timeout=60)
+
+
 def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     output, _ = process.communicate(timeout=300)
     result: dict[str, Any] = json.loads(output)
@@ -110,7 +116,7 @@ def channels(rounds: int) -> Iterator[dict[str, float]]:
             "publishes per second, all written": CLIENTS / small["seconds"],
         }
     server.end()
-    client.communicate(timeout=60)
+    end(client)
 
 
 def echo(kind: str) -> dict[str, float]:
@@ -174,7 +180,7 @@ def http(rounds: int) -> Iterator[dict[str, float]]:
                         1e6 * (server.cpu() - before) / messages
                     )
                 yield row
-    client.communicate(timeout=60)
+    end(client)
 
 
 CASES: Final = {"channels": channels, "handlers": handlers, "http": http}
