@@ -17,7 +17,7 @@ static inline uint64_t fc_hash_fold(uint64_t word, uint64_t key)
 static inline uint32_t fc_hash(uint64_t key, const void *bytes, size_t length)
 {
     const char *from = bytes;
-    uint64_t hash = key ^ length;
+    uint64_t hash = fc_hash_fold(length, key); /* not just key ^ length: the next fold would take the key out again */
 
     for (size_t i = 0; i < length; i += 8) {
         uint64_t word = 0;

@@ -82,7 +82,7 @@ struct fc_message *fc_message_frame(struct fc_account *account, uint8_t opcode, 
 
 struct fc_message *fc_message_set_key(struct fc_message *message, struct fc_span name, struct fc_span key)
 {
-    size_t size = name.length + key.length + 1;
+    size_t size = sizeof(uint16_t) + name.length + key.length;
     size_t payload = message->start + message->size - FC_FRAME_HEADER_MAX;
 
     if (size > UINT16_MAX)
@@ -94,11 +94,13 @@ struct fc_message *fc_message_set_key(struct fc_message *message, struct fc_span
         message = moved;
     }
     uint8_t *out = fc_message_payload(message) + payload;
+    uint16_t length = (uint16_t)name.length; /* so that it's clear where the one ends, and the other begins */
+    memcpy(out, &length, sizeof length);
+    out += sizeof length;
     if (name.length > 0)
         memcpy(out, name.bytes, name.length);
-    out[name.length] = 0; /* between the two: no name contains it */
     if (key.length > 0)
-        memcpy(out + name.length + 1, key.bytes, key.length);
+        memcpy(out + name.length, key.bytes, key.length);
     message->key_length = (uint16_t)size;
     return message;
 }

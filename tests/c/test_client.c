@@ -15,12 +15,14 @@ static uint64_t take(struct fc_clients *clients)
     CHECK(client);
     CHECK(client->generation != 0);
     CHECK(!client->queue && !client->room && !client->head && !client->ready && !client->refused);
+    CHECK(!client->extended && !client->late && client->position == 0);
     client->state = FC_CLIENT_HEAD;
     CHECK(fc_clients_at(clients, slot) == client);
     uint64_t id = fc_client_id(7, client, slot);
     CHECK(fc_clients_find(clients, id) == client);
     CHECK_EQ(fc_client_id_shard(id), 7);
     CHECK_EQ(fc_client_id_slot(id), slot);
+    CHECK(slot < fc_clients_end(clients));
     return id;
 }
 
@@ -69,6 +71,40 @@ static void a_full_table_has_no_slot_until_one_is_given_back(void)
     fc_clients_give(&clients, fc_client_id_slot(ids[5]));
     CHECK_EQ(fc_client_id_slot(take(&clients)), fc_client_id_slot(ids[5]));
     CHECK(!fc_clients_take(&clients, &slot));
+    fc_clients_destroy(&clients);
+}
+
+/* What a slot had isn't left to whoever has it next. */
+static void a_slot_is_clean_when_it_is_used_again(void)
+{
+    struct fc_clients clients;
+
+    CHECK_EQ(fc_clients_init(&clients, 10), 0);
+    uint64_t first = take(&clients);
+    struct fc_client *client = fc_clients_find(&clients, first);
+    client->extended = 1;
+    client->late = 1;
+    client->position = 17;
+    fc_clients_give(&clients, fc_client_id_slot(first));
+    CHECK_EQ(fc_client_id_slot(take(&clients)), fc_client_id_slot(first));
+    fc_clients_destroy(&clients);
+}
+
+static void the_end_is_behind_the_last_chunk(void)
+{
+    struct fc_clients clients;
+    uint64_t last = 0;
+
+    CHECK_EQ(fc_clients_init(&clients, 3 * FC_CHUNK_SLOTS), 0);
+    CHECK_EQ(fc_clients_end(&clients), 0);
+    for (unsigned i = 0; i < FC_CHUNK_SLOTS; i++)
+        last = take(&clients);
+    CHECK_EQ(fc_clients_end(&clients), FC_CHUNK_SLOTS);
+    last = take(&clients);
+    CHECK_EQ(fc_clients_end(&clients), 2 * FC_CHUNK_SLOTS);
+    fc_clients_give(&clients, fc_client_id_slot(last));
+    CHECK_EQ(fc_clients_end(&clients), FC_CHUNK_SLOTS);
+    CHECK(!fc_clients_at(&clients, FC_CHUNK_SLOTS));
     fc_clients_destroy(&clients);
 }
 
@@ -149,6 +185,8 @@ int main(void)
     RUN(an_id_means_nobody_once_its_client_has_gone);
     RUN(generations_go_round_without_zero);
     RUN(a_full_table_has_no_slot_until_one_is_given_back);
+    RUN(a_slot_is_clean_when_it_is_used_again);
+    RUN(the_end_is_behind_the_last_chunk);
     RUN(chunks_go_back_to_the_system_after_a_peak);
     RUN(random_coming_and_going_keeps_every_client_findable);
     RUN(without_memory_there_is_no_table_and_no_chunk);

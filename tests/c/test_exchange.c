@@ -41,6 +41,18 @@ static struct fc_channel *channel_with(uint32_t first, uint32_t second, uint32_t
     return channel;
 }
 
+static uint64_t publish(struct fc_channel *channel, struct fc_message *const *messages, unsigned n)
+{
+    return fc_exchange_publish(&exchange, &channel, 1, messages, n, NULL);
+}
+
+static int ask(uint64_t client, const void *head, size_t n)
+{
+    const struct fc_event request = {.client = client, .bytes = {head, n}};
+
+    return fc_exchange_ask(&exchange, &request);
+}
+
 static struct fc_message *message(uint32_t number)
 {
     return fc_message_frame(&exchange.account, FC_OP_BINARY, &number, sizeof number);
@@ -82,7 +94,7 @@ static void messages_go_to_shards_with_members_only(void)
     CHECK_EQ(open_exchange(1 << 20), 0);
     struct fc_channel *channel = channel_with(2, 0, 1);
     struct fc_message *three[] = {message(1), message(2), message(3)};
-    CHECK_EQ(fc_exchange_publish(&exchange, channel, three, 3), 0);
+    CHECK_EQ(publish(channel, three, 3), 0);
     CHECK_EQ(take(0, numbers, 10, &weight), 3);
     for (uint32_t i = 0; i < 3; i++)
         CHECK_EQ(numbers[i], i + 1);
@@ -97,10 +109,10 @@ static void what_nobody_takes_is_freed_at_the_end(void)
     CHECK_EQ(open_exchange(1 << 20), 0);
     struct fc_channel *channel = channel_with(1, 1, 1);
     struct fc_message *one = message(1);
-    CHECK_EQ(fc_exchange_publish(&exchange, channel, &one, 1), 0);
+    CHECK_EQ(publish(channel, &one, 1), 0);
     struct fc_command answer = {.kind = FC_COMMAND_ANSWER, .message = message(2), .channel = channel};
-    CHECK_EQ(fc_exchange_command(&exchange, 1, &answer, 1), 0);
-    CHECK_EQ(fc_exchange_ask(&exchange, 7, (const uint8_t *)"GET", 3), 0);
+    CHECK_EQ(fc_exchange_command(&exchange, 1, &answer, 1, 0), 0);
+    CHECK_EQ(ask(7, "GET", 3), 0);
     struct fc_message *two[] = {message(3), message(4)};
     CHECK_EQ(fc_exchange_hand_over(&exchange, 7, channel, two, 2), 0);
     fc_exchange_destroy(&exchange); /* the leak checks are the test */
@@ -116,7 +128,7 @@ static void congestion_lasts_until_every_mailbox_has_drained(void)
     struct fc_channel *channel = channel_with(1, 0, 1);
     while (!fc_exchange_congested(&exchange)) {
         struct fc_message *one = message(1);
-        CHECK_EQ(fc_exchange_publish(&exchange, channel, &one, 1), 0);
+        CHECK_EQ(publish(channel, &one, 1), 0);
     }
     CHECK(fc_mailbox_sleep(&exchange.mailboxes[1])); /* waits for the end of the congestion */
     uint32_t n = take(0, numbers, 100, &first);
@@ -150,7 +162,7 @@ static void what_python_does_not_take_is_congestion_too(void)
     CHECK(n > FC_EVENTS);
     CHECK(fc_mailbox_sleep(&exchange.mailboxes[2]));
     struct pollfd wake = {.fd = exchange.mailboxes[2].wake, .events = POLLIN};
-    while ((taken = fc_exchange_messages(&exchange))) {
+    while ((taken = fc_exchange_events(&exchange))) {
         CHECK(next > 0 || fc_exchange_congested(&exchange)); /* one piece isn't half of it */
         for (size_t i = 0; i < taken->count; i++, next++) {
             const struct fc_event *event = &taken->events[i];
@@ -175,7 +187,7 @@ static void nothing_is_handed_over_once_python_has_stopped_listening(void)
     struct fc_message *one = message(1);
     atomic_store(&exchange.stopping, true);
     CHECK_EQ(fc_exchange_hand_over(&exchange, 5, channel, &one, 1), 0);
-    CHECK(!fc_exchange_messages(&exchange));
+    CHECK(!fc_exchange_events(&exchange));
     fc_channel_unref(&exchange.channels, channel);
     close_exchange();
 }
@@ -187,7 +199,7 @@ static void requests_make_the_event_fd_readable_and_are_taken_once(void)
     CHECK_EQ(open_exchange(1 << 20), 0);
     struct pollfd news = {.fd = exchange.event_fd, .events = POLLIN};
     for (uint64_t i = 0; i < 100; i++)
-        CHECK_EQ(fc_exchange_ask(&exchange, i, (const uint8_t *)"GET / HTTP/1.1", i % 15), 0);
+        CHECK_EQ(ask(i, "GET / HTTP/1.1", i % 15), 0);
     CHECK_EQ(poll(&news, 1, 0), 0);
     fc_exchange_notify(&exchange);
     fc_exchange_notify(&exchange);
@@ -216,7 +228,7 @@ static void requests_that_python_leaves_hold_the_shards(void)
 
     CHECK_EQ(open_exchange(1 << 20), 0);
     for (; !fc_exchange_held(&exchange); asked++)
-        CHECK_EQ(fc_exchange_ask(&exchange, asked, head, sizeof head), 0);
+        CHECK_EQ(ask(asked, head, sizeof head), 0);
     CHECK(asked > FC_ASKED_MAX);
     CHECK(!fc_exchange_congested(&exchange)); /* what is no request goes on */
     CHECK(fc_mailbox_sleep(&exchange.mailboxes[1]));
@@ -268,13 +280,13 @@ static bool publish_and_hand_over(void)
     if (channel && published && handed && answer.message) {
         channel->seats[0].members = 4;
         channel->seats[2].members = 5;
-        uint64_t lost = fc_exchange_publish(&exchange, channel, &published, 1);
+        uint64_t lost = publish(channel, &published, 1);
         CHECK(lost == 0 || lost == 4 || lost == 5);
         int error = fc_exchange_hand_over(&exchange, 1, channel, &handed, 1);
         CHECK(error == 0 || error == -ENOMEM);
-        int second = fc_exchange_command(&exchange, 1, &answer, 1);
+        int second = fc_exchange_command(&exchange, 1, &answer, 1, 0);
         CHECK(second == 0 || second == -ENOMEM);
-        int third = fc_exchange_ask(&exchange, 1, (const uint8_t *)"GET", 3);
+        int third = ask(1, "GET", 3);
         CHECK(third == 0 || third == -ENOMEM);
         succeeded = !lost && !error && !second && !third;
     } else {
@@ -286,7 +298,7 @@ static bool publish_and_hand_over(void)
     fc_channel_unref(&exchange.channels, channel);
     for (unsigned i = 0; i < SHARDS; i++)
         take(i, numbers, 10, &weight[i]);
-    fc_events_free(&exchange.channels, fc_exchange_messages(&exchange));
+    fc_events_free(&exchange.channels, fc_exchange_events(&exchange));
     fc_events_free(&exchange.channels, fc_exchange_requests(&exchange));
     close_exchange();
     return succeeded;
@@ -354,7 +366,7 @@ static void *publish_all(void *argument)
 
     for (uint32_t i = 0; i < MESSAGES; i += 2) {
         struct fc_message *two[] = {message(publisher * MESSAGES + i), message(publisher * MESSAGES + i + 1)};
-        CHECK_EQ(fc_exchange_publish(&exchange, channel, two, 2), 0);
+        CHECK_EQ(publish(channel, two, 2), 0);
     }
     fc_channel_unref(&exchange.channels, channel);
     return NULL;

@@ -1,4 +1,5 @@
-/* The end of a request head: every prefix and every split, against the reference, before an unreadable page. */
+/* The end of a request head: every prefix and every split, against the reference, before an unreadable page; and the
+ * length of what a proxy puts before it. */
 #include "head.h"
 
 #include "check.h"
@@ -90,6 +91,76 @@ static void random_lines_are_judged_like_the_reference(void)
     }
 }
 
+/* ---- the PROXY protocol ---- */
+
+static size_t proxy(const char *bytes, size_t n)
+{
+    return fc_head_proxy(guard_copy(&guard, bytes, n), n);
+}
+
+/* All that is shorter than `known` needs more bytes, and from there on the answer stays. */
+static void expect_proxy(const char *bytes, size_t n, size_t known, size_t expected)
+{
+    for (size_t have = 0; have <= n; have++)
+        CHECK_EQ(proxy(bytes, have), have < known ? SIZE_MAX : expected);
+}
+
+#define EXPECT_PROXY(bytes, known, expected) expect_proxy(bytes, sizeof(bytes) - 1, known, expected)
+
+static void a_proxy_line_ends_with_its_line_feed(void)
+{
+    EXPECT_PROXY("PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\nGET / HTTP/1.1\r\n\r\n", 40, 40);
+    EXPECT_PROXY("PROXY UNKNOWN\r\n", 15, 15);
+    EXPECT_PROXY("PROXY UNKNOWN\nGET", 14, 14);
+    EXPECT_PROXY("PROXY \n", 7, 7);
+}
+
+static void a_proxy_line_is_at_most_107_bytes_long(void)
+{
+    char bytes[120];
+
+    memset(bytes, 'x', sizeof bytes);
+    memcpy(bytes, "PROXY ", 6);
+    expect_proxy(bytes, sizeof bytes, 107, 0);
+    bytes[107] = '\n';
+    expect_proxy(bytes, sizeof bytes, 107, 0);
+    bytes[106] = '\n';
+    expect_proxy(bytes, sizeof bytes, 107, 107);
+}
+
+static void a_binary_header_tells_its_length(void)
+{
+#define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
+    EXPECT_PROXY(SIGNATURE "\x21\x11\0\x0C" "0123456789ab" "GET / HTTP/1.1", 16, 28);
+    EXPECT_PROXY(SIGNATURE "\x20\0\0\0", 16, 16);
+    EXPECT_PROXY(SIGNATURE "\x21\x21\x01\x02", 16, 16 + 258); /* most of it hasn't come yet */
+    EXPECT_PROXY(SIGNATURE "\x21\x21\xFF\xFF", 16, 16 + 65535);
+}
+
+static void what_is_no_proxy_header_is_told_at_the_first_byte_that_differs(void)
+{
+    static const char signature[] = SIGNATURE;
+    char bytes[16];
+
+    for (size_t i = 0; i < 12; i++) {
+        memcpy(bytes, signature, 12);
+        bytes[i] ^= 0x20;
+        expect_proxy(bytes, 12, i + 1, 0);
+    }
+    for (size_t i = 0; i < 6; i++) {
+        memcpy(bytes, "PROXY ", 6);
+        bytes[i] ^= 0x20;
+        expect_proxy(bytes, 6, i + 1, 0);
+    }
+    EXPECT_PROXY("GET / HTTP/1.1\r\n\r\n", 1, 0);
+    EXPECT_PROXY("POST / HTTP/1.1\r\n\r\n", 2, 0);
+    EXPECT_PROXY("\r\nGET / HTTP/1.1\r\n\r\n", 3, 0); /* empty lines before a request */
+    EXPECT_PROXY("\r\n\r\nGET / HTTP/1.1\r\n\r\n", 5, 0);
+    EXPECT_PROXY("\nGET / HTTP/1.1\r\n\r\n", 1, 0);
+}
+
+/* ---- collecting ---- */
+
 static void pieces_are_appended_in_order(void)
 {
     struct fc_head *head = NULL;
@@ -130,6 +201,10 @@ int main(void)
     RUN(the_end_is_where_the_empty_line_ends);
     RUN(what_is_no_request_ends_at_once);
     RUN(random_lines_are_judged_like_the_reference);
+    RUN(a_proxy_line_ends_with_its_line_feed);
+    RUN(a_proxy_line_is_at_most_107_bytes_long);
+    RUN(a_binary_header_tells_its_length);
+    RUN(what_is_no_proxy_header_is_told_at_the_first_byte_that_differs);
     RUN(pieces_are_appended_in_order);
     RUN(without_memory_the_head_stays_as_it_was);
     guard_close(&guard);

@@ -1,5 +1,6 @@
 /* Clients with several channels, patterns, what is for one client alone or for all, and what Python hears of it. */
 #include "check.h"
+#include "ears.h"
 #include "frame.h"
 #include "peer.h"
 #include "world.h"
@@ -76,74 +77,6 @@ static void open_world(void)
     struct fc_options options = world_options();
 
     world_open(&world, &options);
-}
-
-/* The next event; it is copied, with the first bytes of what it points to. */
-struct told {
-    struct fc_event event;
-    char bytes[256];
-    char channel[64];
-};
-
-static struct fc_events *waiting;
-static size_t next_event;
-
-static struct told hear_from(struct fc_events *(*take)(struct fc_hub *hub))
-{
-    struct told told = {0};
-
-    while (!waiting || next_event == waiting->count) {
-        if (waiting)
-            fc_hub_release(world.hub, waiting);
-        next_event = 0;
-        WAIT_UNTIL((waiting = take(world.hub)));
-    }
-    told.event = waiting->events[next_event++];
-    CHECK(told.event.bytes.length <= sizeof told.bytes && told.event.channel.length < sizeof told.channel);
-    if (told.event.bytes.length > 0)
-        memcpy(told.bytes, told.event.bytes.bytes, told.event.bytes.length);
-    if (told.event.channel.length > 0)
-        memcpy(told.channel, told.event.channel.bytes, told.event.channel.length);
-    return told;
-}
-
-static struct told hear(void)
-{
-    return hear_from(fc_hub_events);
-}
-
-/* In a test that hears of nothing else. */
-static struct told hear_reply(void)
-{
-    return hear_from(fc_hub_replies);
-}
-
-static void stop_hearing(void)
-{
-    if (!waiting)
-        return;
-    CHECK_EQ(next_event, waiting->count);
-    fc_hub_release(world.hub, waiting);
-    waiting = NULL;
-}
-
-static void hear_of(enum fc_event_kind kind, const struct peer *peer, const char *channel)
-{
-    struct told told = hear();
-
-    CHECK_EQ(told.event.kind, kind);
-    CHECK_EQ(told.event.client, id_of(peer));
-    CHECK(strcmp(told.channel, channel) == 0);
-}
-
-static void hear_closed(uint64_t id, uint16_t code, const char *reason)
-{
-    struct told told = hear();
-
-    CHECK_EQ(told.event.kind, FC_EVENT_CLOSED);
-    CHECK_EQ(told.event.client, id);
-    CHECK_EQ(told.event.code, code);
-    CHECK_BYTES(told.bytes, told.event.bytes.length, reason, strlen(reason));
 }
 
 /* ---- several channels ---- */
@@ -438,11 +371,11 @@ static void a_client_is_closed_behind_what_it_was_sent(void)
     peer_expect(&peer, FC_OP_CLOSE, "\x0F\xA1" "enough", 8);
     peer_send(&peer, true, FC_OP_CLOSE, "\x0F\xA1", 2);
     peer_expect_end(&peer);
-    hear_of(FC_EVENT_JOINED, &peer, "/a");
-    hear_of(FC_EVENT_LEFT, &peer, "/a");
-    hear_closed(id_of(&peer), 4001, "enough");
+    ears_expect(&world, FC_EVENT_JOINED, &peer, "/a");
+    ears_expect(&world, FC_EVENT_LEFT, &peer, "/a");
+    ears_expect_closed(&world, id_of(&peer), 4001, "enough");
     peer_close(&peer);
-    stop_hearing();
+    ears_close(&world);
     struct fc_shard_stats stats = world_close(&world, 0, 0);
     CHECK_EQ(stats.delivered, 3);
     CHECK_EQ(stats.gone, 1);
@@ -458,35 +391,35 @@ static void python_hears_of_coming_and_going_in_order(void)
     options.handled = true;
     world_open(&world, &options);
     peer_join(&peers[0], &world, 0, "/a,/b");
-    hear_of(FC_EVENT_JOINED, &peers[0], "/a");
-    hear_of(FC_EVENT_JOINED, &peers[0], "/b");
+    ears_expect(&world, FC_EVENT_JOINED, &peers[0], "/a");
+    ears_expect(&world, FC_EVENT_JOINED, &peers[0], "/b");
     peer_text(&peers[0], "words");
     peer_send(&peers[0], true, FC_OP_CLOSE, "\x03\xE8" "bye", 5);
     peer_expect_close(&peers[0], 1000);
     peer_expect_end(&peers[0]);
-    struct told told = hear();
+    struct told told = ears_event(&world);
     CHECK_EQ(told.event.kind, FC_EVENT_MESSAGE);
     CHECK_BYTES(told.bytes, told.event.bytes.length, "words", 5);
     CHECK(strcmp(told.channel, "/a") == 0);
     for (unsigned i = 0; i < 2; i++) {
-        told = hear();
+        told = ears_event(&world);
         CHECK_EQ(told.event.kind, FC_EVENT_LEFT);
     }
-    hear_closed(id_of(&peers[0]), 1000, "bye");
+    ears_expect_closed(&world, id_of(&peers[0]), 1000, "bye");
     peer_close(&peers[0]);
 
     peer_join(&peers[1], &world, 1, "");
     uint64_t id = id_of(&peers[1]);
     peer_reset(&peers[1]);
-    hear_closed(id, 1006, "");
+    ears_expect_closed(&world, id, 1006, "");
 
     peer_join(&peers[2], &world, 1, "");
     peer_send_bytes(&peers[2], "\xFF", 1);
     peer_expect_close(&peers[2], 1002);
-    hear_closed(id_of(&peers[2]), 1002, "");
+    ears_expect_closed(&world, id_of(&peers[2]), 1002, "");
     peer_await_end(&peers[2]);
     peer_close(&peers[2]);
-    stop_hearing();
+    ears_close(&world);
     world_close(&world, 0, 0);
 }
 
@@ -509,14 +442,14 @@ static void every_accepted_client_has_an_end_also_if_it_never_came_in(void)
     struct fc_answer answer = {id, span(WORLD_ACCEPTED), true, &channel, 1, {0}};
     CHECK_EQ(fc_hub_answer(world.hub, &answer, 1), 0);
     for (;;) { /* perhaps it came in for a moment, before the reset was seen */
-        struct told told = hear();
+        struct told told = ears_event(&world);
         if (told.event.kind != FC_EVENT_CLOSED)
             continue;
         CHECK_EQ(told.event.client, id);
         CHECK_EQ(told.event.code, 1006);
         break;
     }
-    stop_hearing();
+    ears_close(&world);
     world_close(&world, 0, 0);
 }
 
@@ -537,11 +470,11 @@ static void a_stop_tells_of_everyone(void)
         peer_close(&peers[i]);
     }
     for (unsigned i = 0; i < 20; i++) {
-        struct told told = hear();
+        struct told told = ears_event(&world);
         CHECK_EQ(told.event.kind, FC_EVENT_CLOSED);
         CHECK_EQ(told.event.code, 1001);
     }
-    stop_hearing();
+    ears_close(&world);
     world_close(&world, 0, 0);
 }
 
@@ -560,14 +493,14 @@ static void a_flush_is_told_by_every_shard_behind_what_was_published(void)
         }
         CHECK_EQ(fc_hub_flush(world.hub, round), 0);
         for (unsigned i = 0; i < 2; i++) {
-            struct told told = hear_reply();
+            struct told told = ears_reply(&world);
             CHECK_EQ(told.event.kind, FC_EVENT_FLUSHED);
             CHECK_EQ(told.event.client, round);
         }
         struct fc_shard_stats stats = world_stats(&world);
         CHECK_EQ(stats.delivered + stats.queued, round * 10 * (PEERS + 14));
     }
-    stop_hearing();
+    ears_close(&world);
     for (unsigned i = 0; i < PEERS; i++)
         peer_close(&peers[i]);
     world_close(&world, 0, 0);
@@ -581,7 +514,7 @@ static void a_client_can_be_looked_at(void)
     open_world();
     peer_join(&peer, &world, 1, "/a,b.*");
     CHECK_EQ(fc_hub_inspect(world.hub, id_of(&peer), 77), 0);
-    struct told told = hear_reply();
+    struct told told = ears_reply(&world);
     CHECK_EQ(told.event.kind, FC_EVENT_INFO);
     CHECK_EQ(told.event.number, 77);
     CHECK_EQ(told.event.client, id_of(&peer));
@@ -592,13 +525,36 @@ static void a_client_can_be_looked_at(void)
     uint64_t nobody[] = {id_of(&peer) ^ UINT64_C(1) << 24, UINT64_MAX};
     for (unsigned i = 0; i < 2; i++) {
         CHECK_EQ(fc_hub_inspect(world.hub, nobody[i], i), 0);
-        told = hear_reply();
+        told = ears_reply(&world);
         CHECK_EQ(told.event.kind, FC_EVENT_INFO);
         CHECK_EQ(told.event.number, i);
         CHECK_EQ(told.event.bytes.length, 0);
     }
-    stop_hearing();
+    ears_close(&world);
     peer_leave(&peer);
+    world_close(&world, 0, 0);
+}
+
+static void who_is_not_there_is_told_behind_its_end(void)
+{
+    struct fc_options options = options_with_events();
+    struct peer peer;
+
+    options.presence = false;
+    world_open(&world, &options);
+    peer_join(&peer, &world, 1, "/a");
+    uint64_t id = id_of(&peer);
+    CHECK_EQ(fc_hub_check(world.hub, id), 0); /* open: nothing is told */
+    peer_reset(&peer);
+    ears_expect_closed(&world, id, 1006, "");
+    uint64_t nobody[] = {id, id ^ UINT64_C(1) << 24, UINT64_MAX};
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_EQ(fc_hub_check(world.hub, nobody[i]), 0);
+        struct told told = ears_event(&world);
+        CHECK_EQ(told.event.kind, FC_EVENT_MISSING);
+        CHECK_EQ(told.event.client, nobody[i]);
+    }
+    ears_close(&world);
     world_close(&world, 0, 0);
 }
 
@@ -619,6 +575,7 @@ static void run_all(void)
     RUN(a_stop_tells_of_everyone);
     RUN(a_flush_is_told_by_every_shard_behind_what_was_published);
     RUN(a_client_can_be_looked_at);
+    RUN(who_is_not_there_is_told_behind_its_end);
 }
 
 int main(void)

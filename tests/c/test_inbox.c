@@ -10,6 +10,7 @@
 
 static struct fc_account account;
 static struct fc_channels channels;
+static const struct fc_rule rule = {.channels = {">", 1}};
 
 static struct fc_event event(uint64_t number)
 {
@@ -34,7 +35,7 @@ static void events_are_taken_in_order_and_give_their_references_back(void)
     uint64_t next = 0;
     bool drained;
 
-    CHECK_EQ(fc_channels_init(&channels, 1), 0);
+    CHECK_EQ(fc_channels_init(&channels, 1, &rule, 1), 0);
     fc_inbox_init(&inbox, SIZE_MAX);
     CHECK(!fc_inbox_take(&inbox, &drained));
     for (uint64_t i = 0; i < 999; i += 3) {
@@ -65,7 +66,7 @@ static void being_full_is_told_once_and_so_is_its_end(void)
     struct fc_inbox inbox;
     bool drained;
 
-    CHECK_EQ(fc_channels_init(&channels, 1), 0);
+    CHECK_EQ(fc_channels_init(&channels, 1, &rule, 1), 0);
     fc_inbox_init(&inbox, SIZE_MAX);
     put(&inbox, 0, 0);
     size_t weight = inbox.weight;
@@ -84,12 +85,40 @@ static void being_full_is_told_once_and_so_is_its_end(void)
     fc_channels_destroy(&channels);
 }
 
+static void events_need_neither_a_message_nor_a_channel(void)
+{
+    static const struct fc_event bare = {.kind = FC_EVENT_FLUSHED, .client = 3, .number = 4};
+    struct fc_inbox inbox;
+    bool drained;
+
+    CHECK_EQ(fc_channels_init(&channels, 1, &rule, 1), 0);
+    fc_inbox_init(&inbox, 2 * sizeof bare);
+    struct fc_event said = event(5);
+    fc_channel_unref(&channels, said.origin);
+    said.origin = NULL;
+    CHECK_EQ(fc_inbox_put(&inbox, (struct fc_event[]){bare, bare}, 2), 0);
+    CHECK_EQ(inbox.weight, 2 * sizeof bare);
+    CHECK_EQ(fc_inbox_put(&inbox, &said, 1), 1);
+    struct fc_events *taken = fc_inbox_take(&inbox, &drained);
+    CHECK(drained);
+    CHECK_EQ(taken->count, 3);
+    CHECK_EQ(taken->events[1].kind, FC_EVENT_FLUSHED);
+    CHECK_EQ(taken->events[1].number, 4);
+    CHECK_EQ(taken->events[2].client, 5);
+    fc_events_free(&channels, taken);
+    CHECK_EQ(fc_inbox_put(&inbox, &bare, 1), 0);
+    fc_inbox_destroy(&inbox, &channels);
+    fc_events_free(&channels, NULL);
+    CHECK_EQ(account.messages, 0);
+    fc_channels_destroy(&channels);
+}
+
 static void without_memory_nothing_is_added(void)
 {
     struct fc_inbox inbox;
     bool drained;
 
-    CHECK_EQ(fc_channels_init(&channels, 1), 0);
+    CHECK_EQ(fc_channels_init(&channels, 1, &rule, 1), 0);
     fc_inbox_init(&inbox, 0);
     struct fc_event one = event(1);
     fault_arm(FAULT_ALLOCATION, 0, 1, ENOMEM);
@@ -129,7 +158,7 @@ static void each_filling_is_followed_by_one_draining(void)
     uintptr_t fillings = 0;
     uintptr_t drainings = 0;
 
-    CHECK_EQ(fc_channels_init(&channels, 1), 0);
+    CHECK_EQ(fc_channels_init(&channels, 1, &rule, 1), 0);
     fc_inbox_init(&shared, 100000);
     for (uintptr_t i = 0; i < WRITERS; i++)
         CHECK_EQ(pthread_create(&writers[i], NULL, put_all, (void *)i), 0);
@@ -157,6 +186,7 @@ int main(void)
 {
     RUN(events_are_taken_in_order_and_give_their_references_back);
     RUN(being_full_is_told_once_and_so_is_its_end);
+    RUN(events_need_neither_a_message_nor_a_channel);
     RUN(without_memory_nothing_is_added);
     RUN(each_filling_is_followed_by_one_draining);
     return 0;

@@ -21,7 +21,7 @@ static void open_mailbox(struct fc_mailbox *mailbox, size_t limit)
 
 static struct fc_command command(uint64_t number)
 {
-    return (struct fc_command){.kind = FC_COMMAND_CLOSE, .client = number};
+    return (struct fc_command){.kind = FC_COMMAND_CLOSE, .client = number, .token = ~number};
 }
 
 static void commands_are_taken_all_at_once_and_in_order(void)
@@ -40,7 +40,7 @@ static void commands_are_taken_all_at_once_and_in_order(void)
         CHECK_EQ(fc_mailbox_take(&mailbox, &taken, &capacity), 300);
         CHECK(capacity >= 300);
         for (uint64_t i = 0; i < 300; i++)
-            CHECK_EQ(taken[i].client, i);
+            CHECK(taken[i].client == i && taken[i].token == ~i);
     }
     free(taken);
     fc_mailbox_destroy(&mailbox);
@@ -138,6 +138,7 @@ static void *write_all(void *argument)
 
     for (uint64_t i = 0; i < COMMANDS; i += 2) {
         struct fc_command two[] = {command(writer << 32 | i), command(writer << 32 | (i + 1))};
+        two[0].more = true;
         int flags = fc_mailbox_put(&shared, two, 2, 2);
         CHECK(flags >= 0);
         if (flags & FC_MAILBOX_WAKE)
@@ -146,7 +147,7 @@ static void *write_all(void *argument)
     return NULL;
 }
 
-static void a_reader_that_sleeps_misses_nothing(void)
+static void a_reader_that_sleeps_misses_nothing_and_pieces_stay_whole(void)
 {
     pthread_t writers[WRITERS];
     uint64_t next[WRITERS] = {0};
@@ -169,6 +170,7 @@ static void a_reader_that_sleeps_misses_nothing(void)
         for (uint32_t i = 0; i < n; i++) {
             uint64_t writer = taken[i].client >> 32;
             CHECK_EQ(taken[i].client & UINT32_MAX, next[writer]++);
+            CHECK(!taken[i].more || (i + 1 < n && taken[i + 1].client == taken[i].client + 1)); /* in one piece */
         }
         drained += fc_mailbox_settle(&shared, n) == FC_MAILBOX_DRAINED;
         seen += n;
@@ -189,6 +191,6 @@ int main(void)
     RUN(a_signal_makes_the_eventfd_readable);
     RUN(the_backlog_fills_at_its_limit_and_drains_at_half_of_it);
     RUN(without_memory_nothing_is_added);
-    RUN(a_reader_that_sleeps_misses_nothing);
+    RUN(a_reader_that_sleeps_misses_nothing_and_pieces_stay_whole);
     return 0;
 }

@@ -1,8 +1,10 @@
-/* Messages: wire images, growing, joining, the account; references dropped by many threads at once. */
+/* Messages: wire images, growing, joining, keys, the account; references dropped by many threads at once. */
 #include "message.h"
 
 #include "check.h"
+#include "faults.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +100,162 @@ static void a_message_lives_until_its_last_reference(void)
     expect_nothing_alive();
 }
 
+static struct fc_span span(const char *text)
+{
+    return (struct fc_span){text, strlen(text)};
+}
+
+static struct fc_message *keyed(const char *payload, const char *name, const char *key)
+{
+    struct fc_message *message = fc_message_frame(&account, FC_OP_TEXT, payload, strlen(payload));
+
+    return fc_message_set_key(message, span(name), span(key));
+}
+
+static void a_key_is_of_two_parts_and_never_on_the_wire(void)
+{
+    static const struct {
+        const char *name;
+        const char *key;
+    } keys[] = {{"a", "b"}, {"a", "c"}, {"b", "b"}, {"ab", ""}, {"", "ab"},
+                {"a", ""},  {"", "a"},  {"", ""},   {"aa", "b"}};
+    enum { KEYS = sizeof keys / sizeof *keys };
+    struct fc_message *messages[KEYS];
+    struct fc_message *others[KEYS];
+
+    for (unsigned i = 0; i < KEYS; i++) {
+        messages[i] = keyed("old", keys[i].name, keys[i].key);
+        others[i] = keyed("a newer one", keys[i].name, keys[i].key);
+        CHECK_BYTES(fc_message_wire(messages[i]), messages[i]->size, "\x81\x03old", 5);
+        CHECK_BYTES(fc_message_wire(others[i]), others[i]->size, "\x81\x0B" "a newer one", 13);
+        CHECK_EQ(messages[i]->frames, 1);
+        CHECK_EQ(fc_message_weight(messages[i]), sizeof(struct fc_message) + 5);
+    }
+    for (unsigned i = 0; i < KEYS; i++) {
+        for (unsigned k = 0; k < KEYS; k++)
+            CHECK_EQ(fc_message_same_key(messages[i], others[k]), i == k);
+    }
+    for (unsigned i = 0; i < KEYS; i++) {
+        fc_message_unref(messages[i]);
+        fc_message_unref(others[i]);
+    }
+    expect_nothing_alive();
+}
+
+static void keys_fit_behind_payloads_of_any_length_and_into_any_room(void)
+{
+    static const size_t lengths[] = {0, 1, 125, 126, 65535, 65536};
+    static const char payload[65536] = {'p', 'q'};
+
+    for (unsigned i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        for (size_t spare = 0; spare < 12; spare++) {
+            struct fc_message *message = fc_message_new(&account, lengths[i] + spare);
+            memcpy(fc_message_payload(message), payload, lengths[i]);
+            fc_message_seal(message, FC_OP_BINARY, lengths[i]);
+            message = fc_message_set_key(message, span("name"), span("key"));
+            struct fc_message *other = keyed("", "name", "key");
+            CHECK(fc_message_same_key(message, other));
+            CHECK_EQ(account.messages, 2);
+            CHECK_BYTES(fc_message_payload(message), lengths[i], payload, lengths[i]);
+            CHECK_EQ(message->size, fc_frame_header_size(lengths[i]) + lengths[i]);
+            fc_message_unref(message);
+            fc_message_unref(other);
+            expect_nothing_alive();
+        }
+    }
+}
+
+/* Names may contain any byte, see fc_topic_valid. */
+static void keys_differ_wherever_the_name_ends_and_the_key_begins(void)
+{
+    static const struct fc_span parts[][2] = {
+        {{"a", 1}, {"b\0", 2}},
+        {{"a\0b", 3}, {"", 0}},
+        {{"a\0b\0", 4}, {"", 0}},
+        {{"a", 1}, {"b\0\0", 3}},
+    };
+    enum { KEYS = sizeof parts / sizeof *parts };
+    struct fc_message *messages[KEYS];
+
+    for (unsigned i = 0; i < KEYS; i++)
+        messages[i] = fc_message_set_key(fc_message_frame(&account, FC_OP_TEXT, "x", 1), parts[i][0], parts[i][1]);
+    for (unsigned i = 0; i < KEYS; i++) {
+        for (unsigned k = 0; k < KEYS; k++)
+            CHECK_EQ(fc_message_same_key(messages[i], messages[k]), i == k);
+    }
+    for (unsigned i = 0; i < KEYS; i++)
+        fc_message_unref(messages[i]);
+    expect_nothing_alive();
+}
+
+static void without_a_key_a_message_is_like_no_other(void)
+{
+    static const char name[UINT16_MAX] = {'n'};
+    struct fc_message *plain = fc_message_frame(&account, FC_OP_TEXT, "x", 1);
+    struct fc_message *too_long = fc_message_frame(&account, FC_OP_TEXT, "x", 1);
+    struct fc_message *longest = fc_message_frame(&account, FC_OP_TEXT, "x", 1);
+    struct fc_message *joined = fc_message_join(&account, (struct fc_message *[]){plain, plain}, 2);
+    struct fc_message *key = keyed("x", "a", "b");
+
+    CHECK(fc_message_set_key(too_long, (struct fc_span){name, sizeof name}, span("")) == too_long);
+    CHECK(!fc_message_same_key(too_long, too_long));
+    longest = fc_message_set_key(longest, (struct fc_span){name, sizeof name - 3}, span("k"));
+    CHECK(fc_message_same_key(longest, longest));
+    CHECK(!fc_message_same_key(plain, plain) && !fc_message_same_key(joined, joined));
+    CHECK(!fc_message_same_key(plain, key) && !fc_message_same_key(key, plain));
+    fc_message_unref(plain);
+    fc_message_unref(too_long);
+    fc_message_unref(longest);
+    fc_message_unref(joined);
+    fc_message_unref(key);
+    expect_nothing_alive();
+}
+
+static void without_memory_a_message_stays_without_a_key(void)
+{
+    struct fc_message *message = fc_message_frame(&account, FC_OP_TEXT, "x", 1);
+
+    fault_arm(FAULT_ALLOCATION, 0, 1, ENOMEM);
+    CHECK(fc_message_set_key(message, span("name"), span("key")) == message);
+    CHECK(!fc_message_same_key(message, message));
+    CHECK_BYTES(fc_message_wire(message), message->size, "\x81\x01x", 3);
+    fc_message_unref(message);
+    expect_nothing_alive();
+}
+
+static void joined_messages_are_under_the_rule_of_the_first(void)
+{
+    struct fc_message *parts[2] = {
+        fc_message_frame(&account, FC_OP_TEXT, "one", 3),
+        fc_message_frame(&account, FC_OP_TEXT, "two", 3),
+    };
+
+    CHECK_EQ(parts[0]->rule, 0);
+    parts[0]->rule = 7;
+    parts[1]->rule = 9;
+    parts[1] = fc_message_set_key(parts[1], span("name"), span("key"));
+    CHECK_EQ(parts[1]->rule, 9);
+    struct fc_message *joined = fc_message_join(&account, parts, 2);
+    CHECK_EQ(joined->rule, 7);
+    CHECK_BYTES(fc_message_wire(joined), joined->size, "\x81\x03one\x81\x03two", 10);
+    fc_message_unref(parts[0]);
+    fc_message_unref(parts[1]);
+    fc_message_unref(joined);
+    expect_nothing_alive();
+}
+
+static void the_account_counts_what_is_alive_and_all_that_was_made(void)
+{
+    unsigned long long before = account.made;
+    struct fc_message *message = keyed("x", "name", "key");
+
+    CHECK_EQ(account.messages, 1);
+    CHECK_EQ(account.bytes, sizeof(struct fc_message) + FC_FRAME_HEADER_MAX + message->capacity);
+    fc_message_unref(message);
+    CHECK_EQ(account.made, before + 1);
+    expect_nothing_alive();
+}
+
 static bool make_all_kinds(void)
 {
     struct fc_message *message = fc_message_new(&account, 1);
@@ -173,7 +331,14 @@ int main(void)
     RUN(a_message_keeps_its_payload_when_it_is_resized);
     RUN(joined_messages_are_their_wire_images_in_a_row);
     RUN(a_message_lives_until_its_last_reference);
+    RUN(a_key_is_of_two_parts_and_never_on_the_wire);
+    RUN(keys_fit_behind_payloads_of_any_length_and_into_any_room);
+    RUN(without_a_key_a_message_is_like_no_other);
+    RUN(without_memory_a_message_stays_without_a_key);
+    RUN(joined_messages_are_under_the_rule_of_the_first);
+    RUN(the_account_counts_what_is_alive_and_all_that_was_made);
     RUN(missing_memory_gives_null_and_nothing_leaks);
     RUN(the_last_of_many_threads_frees);
+    RUN(keys_differ_wherever_the_name_ends_and_the_key_begins);
     return 0;
 }
