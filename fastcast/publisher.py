@@ -84,7 +84,7 @@ class Publisher:
 
         Raises ValueError for a URL or a token that can't be one.
         """
-        self._place = _check_url(url)
+        self._place, self._path = _check_url(url)
         self._headers = _headers(token)
         self._timeout = timeout
         self._linger = linger
@@ -108,7 +108,7 @@ class Publisher:
     def _begin(self) -> None:
         """Without connections, and with nothing collected: at first, and again after a fork."""
         timeout = urllib3.Timeout(connect=self._timeout, read=self._timeout)
-        self._pool = urllib3.PoolManager(timeout=timeout, maxsize=_CONNECTIONS)
+        self._pool = urllib3.connection_from_url(self._place, timeout=timeout, maxsize=_CONNECTIONS)
         self._background = Background(self._send_many, self._linger) if self._batches else None
         self._local = threading.local()
 
@@ -165,7 +165,7 @@ class Publisher:
             if self._background is not None:
                 self._background.close()
         finally:
-            self._pool.clear()
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +209,7 @@ class Publisher:
         try:
             response = self._pool.request(
                 "POST",
-                f"{self._place}/publish{query}",
+                f"{self._path}/publish{query}",
                 body=body,
                 headers=headers,
                 retries=self._retry,
@@ -232,7 +232,8 @@ class Publisher:
             return f"no answer within {self._timeout:g} s"
         if isinstance(error, NameResolutionError):
             return "there is no such host"
-        cause = error.__cause__ or error.__context__
+        # Where urllib3 keeps what the system said.
+        cause = error.args[-1] if isinstance(error, ProtocolError) else error.__cause__
         if isinstance(error, NewConnectionError | ProtocolError) and isinstance(cause, OSError):
             return cause.strerror or "the connection was lost"
         return " ".join(str(error).split())
@@ -257,8 +258,8 @@ class _Collector:
             self.subscribers += self._publisher._send_many(batch.messages)
 
 
-def _check_url(url: str) -> str:
-    """The URL without what may stand at its end."""
+def _check_url(url: str) -> tuple[str, str]:
+    """The URL without what may stand at its end, and its path."""
     try:
         parsed = urllib3.util.parse_url(url)
     except (LocationValueError, ValueError):
@@ -267,7 +268,7 @@ def _check_url(url: str) -> str:
         raise ValueError(f"{url!r} is not the URL of an admin port, such as http://127.0.0.1:8001")
     if parsed.auth or parsed.query is not None or parsed.fragment is not None:
         raise ValueError("the URL of an admin port has no user, no query and no fragment")
-    return parsed.url.rstrip("/")
+    return parsed.url.rstrip("/"), (parsed.path or "").rstrip("/")
 
 
 def _headers(token: str | None) -> dict[str, str]:

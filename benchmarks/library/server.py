@@ -1,4 +1,4 @@
-"""The servers that are measured: one process for each case, told by its arguments, which prints JSON lines."""
+"""The servers that are measured: one process for each case, which prints JSON lines."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ async def measured(server: fastcast.Server, *publishing: Callable[[], int]) -> d
 async def channels(clients: int, rounds: int) -> None:
     """Each client is in ten channels, of which each has ten clients: a message to each of them.
 
-    And as many deliveries by broadcasts to all, each written before the next, so that in both cases each delivery takes
-    a write of its own. In turn, so that a ratio within a round says what small channels cost.
+    And as many deliveries by broadcasts to all, each written before the next, so that in both cases each
+    delivery takes a write of its own. In turn, so that a ratio within a round says what small channels cost.
     """
     server = fastcast.Server(**QUIET)
     numbers = itertools.count()
@@ -106,7 +106,7 @@ async def handlers(kind: str) -> None:
 
 
 async def http() -> None:
-    """Publishes what comes over HTTP; told the token and where, and prints what it costs to publish directly."""
+    """Publishes what comes over HTTP; prints where, and what it costs to publish directly."""
     server = fastcast.Server(**QUIET, admin_port=0, admin_token="a token for the benchmark")
     await serve(server)
 

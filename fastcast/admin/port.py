@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fastcast.admin.application import make_application
 from fastcast.admin.host import Host
@@ -14,6 +15,20 @@ from fastcast.errors import StartError
 from fastcast.listen import BACKLOG, listen
 
 _log = logging.getLogger("fastcast")
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Anybody can send what isn't HTTP: no reason for a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg += f": {type(error).__name__}"
+    return True
+
+
+_http_log = logging.getLogger("fastcast.admin")
+_http_log.addFilter(_shorten)
 
 # Seconds for requests that are under way when the server has ended: all they can still get is a refusal.
 _GRACE: Final = 1.0
@@ -47,6 +62,7 @@ class Admin:
         self._runner = web.AppRunner(
             self._application,
             access_log=None,
+            logger=_http_log,
             # What isn't inflated can't blow up: an encoded body is refused.
             auto_decompress=False,
             shutdown_timeout=_GRACE,

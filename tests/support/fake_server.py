@@ -109,9 +109,7 @@ class Port:
         """Where it is."""
         return f"http://{self.address[0]}:{self.address[1]}"
 
-    def ask(
-        self, method: str, target: str, body: str | bytes | None = None, **headers: str | None
-    ) -> Answer:
+    def ask(self, method: str, target: str, body: str | bytes | None = None, **headers: str | None) -> Answer:
         """Ask with the token; a header that is None isn't sent, and underscores in its name are dashes."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         all_of_them = {"Authorization": f"Bearer {self.token}"} | given

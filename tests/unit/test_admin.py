@@ -61,7 +61,8 @@ class TestToken:
         assert (port.server.published, port.server.closed) == ([], [])
 
     @pytest.mark.parametrize(
-        "given", ["Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"]
+        "given",
+        ["Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"],
     )
     def test_another_token_is_none(self, port: Port, given: str) -> None:
         status, detail = port.ask("GET", "/stats", Authorization=given).problem
@@ -493,7 +494,9 @@ class TestRest:
             with socket.create_server(("127.0.0.1", 0)) as taken:
                 number = taken.getsockname()[1]
                 admin = Admin(FakeServer(), Config(admin_port=number, admin_token=TOKEN))
-                with pytest.raises(StartError, match=f"^admin port: cannot listen on 127.0.0.1 port {number}: "):
+                with pytest.raises(
+                    StartError, match=f"^admin port: cannot listen on 127.0.0.1 port {number}: "
+                ):
                     await admin.start()
 
         run(start())
@@ -537,6 +540,20 @@ class TestRest:
         assert f"admin port at {port.url}/" in caplog.text
         assert TOKEN not in caplog.text
 
+    @pytest.mark.parametrize(
+        "head", [b"GET / HTTP/1.1\r\nHost: a\r\nno header\r\n\r\n", b"\x16\x03\x01\r\n\r\n"]
+    )
+    def test_what_is_not_http_is_one_line_in_the_log_at_most(
+        self, port: Port, caplog: pytest.LogCaptureFixture, head: bytes
+    ) -> None:
+        with socket.create_connection(port.address, TIMEOUT) as client:
+            client.sendall(head)
+            answer = b"".join(iter(lambda: client.recv(1000), b""))
+        assert answer.startswith(b"HTTP/1.0 400 ")
+        if head.startswith(b"GET"):
+            assert "Error handling request from 127.0.0.1: " in caplog.text
+        assert "Traceback" not in caplog.text
+
     def test_host_name_with_several_addresses_has_one_port(self, nothing_left: None) -> None:
         with admin_port(admin_host="localhost") as port:
             assert port.ask("GET", "/stats").status == 200
@@ -551,12 +568,17 @@ class TestDocument:
         document.write_bytes((resources.files("fastcast.admin") / "openapi.json").read_bytes())
         told = port.ask("GET", "/openapi.json").json
         assert told == json.loads(document.read_text("utf-8"))
+        # Keys come again, with other bodies.
+        accepted = '["2xx", "401", "404", "422"]'
+        (tmp_path / "schemathesis.toml").write_text(
+            f"[checks.positive_data_acceptance]\nexpected-statuses = {accepted}\n", "utf-8"
+        )
         ended = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", str(document)),
                 *("--url", port.url, "--header", f"Authorization: Bearer {TOKEN}"),
                 *("--checks", "all", "--max-examples", "30", "--seed", "1", "--generation-deterministic"),
-                *("--generation-database", "none", "--request-timeout", str(TIMEOUT)),
+                *("--request-timeout", str(TIMEOUT)),
             ],
             cwd=tmp_path,
             env=os.environ | {"NO_PROXY": "*"},
@@ -567,3 +589,4 @@ class TestDocument:
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert port.server.published
+        assert port.server.closed

@@ -64,20 +64,26 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "ping_timeout": ("7", 7.0),
     "close_timeout": ("1.5s", 1.5),
     "shutdown_timeout": ("1m", 60.0),
+    "admin_host": ("::1", "::1"),
+    "admin_port": ("0", 0),
+    "admin_token": ("'no token to guess'", "no token to guess"),
     "log_level": ("ERROR", "error"),
 }
 """What is written after each flag, and what the server is to get for it."""
 
-NEEDED: dict[str, str] = {
-    "proxy_protocol": "trusted_proxy",
-    "jwt_algorithm": "jwt_secret",
-    "jwt_audience": "jwt_secret",
-    "jwt_issuer": "jwt_secret",
-    "jwt_channels": "jwt_secret",
-    "jwt_from": "jwt_secret",
-    "jwt_name": "jwt_secret",
+NEEDED: dict[str, tuple[str, ...]] = {
+    "proxy_protocol": ("trusted_proxy",),
+    "jwt_algorithm": ("jwt_secret",),
+    "jwt_audience": ("jwt_secret",),
+    "jwt_issuer": ("jwt_secret",),
+    "jwt_channels": ("jwt_secret",),
+    "jwt_from": ("jwt_secret",),
+    "jwt_name": ("jwt_secret",),
+    "admin_host": ("admin_port", "admin_token"),
+    "admin_port": ("admin_token",),
+    "admin_token": ("admin_port",),
 }
-"""Options that make no sense without another one."""
+"""Options that make no sense without others."""
 
 
 class FakeRun:
@@ -230,7 +236,7 @@ class TestServe:
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
     def test_every_option_can_be_given_as_a_flag(self, run: FakeRun, option: Option) -> None:
-        names = [name for name in (NEEDED.get(option.name), option.name) if name is not None]
+        names = (*NEEDED.get(option.name, ()), option.name)
         flags = [(f"--{name.replace('_', '-')}", *shlex.split(GIVEN[name][0])) for name in names]
         assert invoke("serve", *itertools.chain(*flags)).exit_code == 0
         assert run.config == Config(**{name: GIVEN[name][1] for name in names})
