@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableSequence
 from hashlib import sha256
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import hdrs, web
@@ -29,6 +29,10 @@ _BODY_TIMEOUT: Final = 60.0
 _DEFAULT_LIMIT: Final = 1000
 _MOST_LIMIT: Final = 10_000
 
+_MOST_ID: Final = (1 << 64) - 1
+
+_ItemT = TypeVar("_ItemT", str, int)
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,6 +46,7 @@ def make_application(server: Host, token: str, max_message: int) -> web.Applicat
         ("POST", "/publish", interface.publish),
         ("GET", "/channels", interface.channels),
         ("GET", "/channels/{name:.+}", interface.channel),
+        ("GET", "/clients", interface.clients),
         ("GET", "/clients/{id}", interface.client),
         ("DELETE", "/clients/{id}", interface.close),
         ("GET", "/stats", interface.stats),
@@ -133,19 +138,11 @@ class _Interface:
     async def channels(self, request: web.Request) -> web.Response:
         """Names and numbers of clients, in the order of the names, a page at a time."""
         query = _query(request, "prefix", "limit", "cursor")
-        limit = _number(query.get("limit", str(_DEFAULT_LIMIT)), 1, _MOST_LIMIT, "limit")
         prefix, after = query.get("prefix", ""), query.get("cursor", "")
         all_of_them = self._server.channels()
-        names = heapq.nsmallest(
-            limit + 1, (name for name in all_of_them if name > after and name.startswith(prefix))
-        )
-        page = names[:limit]
-        return _json(
-            {
-                "channels": {name: all_of_them[name] for name in page},
-                "next": page[-1] if len(names) > limit else None,
-            }
-        )
+        names = (name for name in all_of_them if name > after and name.startswith(prefix))
+        page, cursor = _page(query, names)
+        return _json({"channels": {name: all_of_them[name] for name in page}, "next": cursor})
 
     async def channel(self, request: web.Request) -> web.Response:
         """The numbers of one channel or pattern."""
@@ -159,6 +156,19 @@ class _Interface:
         except ValueError as error:
             raise Problem(400, str(error)) from None
         return _json({"name": name, **stats})
+
+    async def clients(self, request: web.Request) -> web.Response:
+        """The ids of a channel's clients, in their order, a page at a time."""
+        query = _query(request, "channel", "limit", "cursor")
+        if "channel" not in query:
+            raise Problem(400, "channel: whose clients? Expected the name of a channel or pattern")
+        after = _number(query.get("cursor", "0"), 0, _MOST_ID, "cursor")
+        try:
+            all_of_them = self._server.clients(query["channel"])
+        except ValueError as error:
+            raise Problem(400, str(error)) from None
+        page, cursor = _page(query, (client.id for client in all_of_them if client.id > after))
+        return _json({"clients": [str(id) for id in page], "next": None if cursor is None else str(cursor)})
 
     async def client(self, request: web.Request) -> web.Response:
         """What there is to tell of a client."""
@@ -232,8 +242,15 @@ def _query(request: web.Request, *names: str) -> dict[str, str]:
     return parameters
 
 
+def _page(query: Mapping[str, str], items: Iterable[_ItemT]) -> tuple[list[_ItemT], _ItemT | None]:
+    """The least of them, and the last one if there are more."""
+    limit = _number(query.get("limit", str(_DEFAULT_LIMIT)), 1, _MOST_LIMIT, "limit")
+    least = heapq.nsmallest(limit + 1, items)
+    return least[:limit], least[limit - 1] if len(least) > limit else None
+
+
 def _number(text: str, low: int, high: int, name: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 9 and low <= int(text) <= high:
+    if text.isascii() and text.isdecimal() and len(text) <= 20 and low <= int(text) <= high:
         return int(text)
     raise Problem(400, f"{name}: {text!r} is not a number between {low} and {high}")
 
@@ -241,7 +258,7 @@ def _number(text: str, low: int, high: int, name: str) -> int:
 def _id(request: web.Request) -> int:
     """A client's number, which JavaScript would round: hence in decimals, as a string."""
     text = request.match_info["id"]
-    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) < 1 << 64:
+    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= _MOST_ID:
         return int(text)
     raise Problem(404, f"there is no client {text!r}: an id is a decimal number")
 

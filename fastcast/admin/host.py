@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class Closable(Protocol):
+class Member(Protocol):
     """A client, as ``fastcast.Client`` is one."""
+
+    @property
+    def id(self) -> int: ...
 
     def close(self, code: int = ..., reason: str = ...) -> None: ...
 
@@ -19,7 +22,9 @@ class Host(Protocol):
 
     def broadcast(self, data: str | bytes) -> int: ...
 
-    def client(self, id: int) -> Closable: ...
+    def client(self, id: int) -> Member: ...
+
+    def clients(self, channel: str) -> Sequence[Member]: ...
 
     def channels(self) -> Mapping[str, int]: ...
 

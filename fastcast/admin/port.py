@@ -33,6 +33,9 @@ _http_log.addFilter(_shorten)
 # Seconds for requests that are under way when the server has ended: all they can still get is a refusal.
 _GRACE: Final = 1.0
 
+# Bytes of a request's first line: two names that are too long by far are still told so.
+_LONGEST_LINE: Final = 32_768
+
 
 class Admin:
     """Serves HTTP for one server, on the loop of that server.
@@ -66,6 +69,7 @@ class Admin:
             # What isn't inflated can't blow up: an encoded body is refused.
             auto_decompress=False,
             shutdown_timeout=_GRACE,
+            max_line_size=_LONGEST_LINE,
         )
         try:
             await self._runner.setup()

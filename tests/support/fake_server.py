@@ -79,6 +79,10 @@ class FakeServer:
     def client(self, id: int) -> FakeClient:
         return FakeClient(self, id)
 
+    def clients(self, channel: str) -> list[FakeClient]:
+        members = self.names.get(check_subscription(channel), 0)
+        return [FakeClient(self, OPEN + number) for number in reversed(range(members))]
+
     def channels(self) -> dict[str, int]:
         if self.error is not None:
             raise self.error

@@ -31,6 +31,7 @@ ENDPOINTS = (
     ("POST", "/publish"),
     ("GET", "/channels"),
     ("GET", "/channels/news"),
+    ("GET", "/clients?channel=news"),
     ("GET", f"/clients/{OPEN}"),
     ("DELETE", f"/clients/{OPEN}"),
     ("GET", "/stats"),
@@ -425,7 +426,34 @@ class TestChannels:
 
 
 class TestClients:
-    """GET and DELETE /clients/{id}."""
+    """GET /clients, GET and DELETE /clients/{id}."""
+
+    def test_ids_of_a_channel_are_told_in_order(self, port: Port) -> None:
+        answer = port.ask("GET", "/clients?channel=news").json
+        assert answer == {"clients": [str(OPEN), str(OPEN + 1), str(OPEN + 2)], "next": None}
+        assert port.ask("GET", "/clients?channel=prices.*").json["clients"] == [str(OPEN)]
+        assert port.ask("GET", "/clients?channel=nobody").json == {"clients": [], "next": None}
+
+    def test_pages_have_every_client_once(self, port: Port, server: FakeServer) -> None:
+        server.names["many"] = 250
+        first = port.ask("GET", "/clients?channel=many&limit=200").json
+        assert first["next"] == first["clients"][-1]
+        second = port.ask("GET", f"/clients?channel=many&limit=200&cursor={first['next']}").json
+        assert second["next"] is None
+        assert first["clients"] + second["clients"] == [str(OPEN + number) for number in range(250)]
+
+    @pytest.mark.parametrize(
+        ("query", "detail"),
+        [
+            ("", "channel: whose clients? Expected the name of a channel or pattern"),
+            ("channel=news&limit=0", "limit: '0' is not a number between 1 and 10000"),
+            ("channel=news&cursor=x", f"cursor: 'x' is not a number between 0 and {2**64 - 1}"),
+            (f"channel=news&cursor={2**64}", f"cursor: '{2**64}' is not a number between 0 and {2**64 - 1}"),
+        ],
+    )
+    def test_wrong_question_is_told(self, port: Port, query: str, detail: str) -> None:
+        assert port.ask("GET", f"/clients?{query}").problem == (400, detail)
+        assert port.ask("GET", "/clients?channel=a.%3E.b").problem[0] == 400
 
     def test_client_is_told_with_its_id_as_a_string(self, port: Port) -> None:
         assert port.ask("GET", f"/clients/{OPEN}").json == {
