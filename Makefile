@@ -3,7 +3,8 @@
 #   make serve    installs fastcast into .venv and starts the server (ARGS="--port 9000" for options)
 #   make test     installs what the tests need, a browser included, into .venv-test, and runs all of them
 #
-# And `make docs` writes the documentation to build/docs.
+# The server comes with all that its options need, the admin port and tokens included. And `make docs` writes the
+# documentation to build/docs.
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 ARGS ?=
@@ -29,7 +30,7 @@ benchmark: .venv-test/installed
 
 .venv/installed: $(SOURCES) | system
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check .
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check '.[admin,jwt]'
 	touch $@
 
 .venv-test/installed: $(SOURCES) | system
