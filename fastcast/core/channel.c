@@ -100,7 +100,9 @@ static struct fc_channel *make(const struct fc_channels *channels, const char *n
     pthread_mutex_init(&channel->lock, NULL);
     if (length > 0)
         memcpy(channel->name, name, length);
-    channel->rule = fc_rules_find(channels->rules, channels->rule_count, name, length);
+    /* What has no name isn't taken in by any pattern. */
+    channel->rule = length > 0 ? fc_rules_find(channels->rules, channels->rule_count, name, length)
+                               : (uint8_t)(channels->rule_count - 1);
     return channel;
 }
 

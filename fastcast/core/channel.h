@@ -23,6 +23,7 @@ struct fc_tally {
 /* A shard's part of a channel. */
 struct fc_seat {
     uint32_t members;     /* under the channel's lock: a publisher skips shards where nobody listens */
+    uint32_t coming;      /* subscriptions that are in the shard's mailbox, and hear what is published behind them */
     struct fc_room *room; /* written by the shard's own thread, under the channel's lock */
 };
 

@@ -248,7 +248,10 @@ int fc_hub_subscribe(struct fc_hub *hub, uint64_t client, struct fc_span name)
     struct fc_channel *channel = fc_channels_get(&hub->exchange.channels, name.bytes, name.length);
     if (!channel)
         return -ENOMEM;
-    return command(hub, (struct fc_command){.kind = FC_COMMAND_SUBSCRIBE, .client = client, .channel = channel}, 0);
+    if (fc_client_id_shard(client) < hub->exchange.shards)
+        return fc_exchange_subscribe(&hub->exchange, client, channel);
+    fc_channel_unref(&hub->exchange.channels, channel);
+    return 0;
 }
 
 int fc_hub_unsubscribe(struct fc_hub *hub, uint64_t client, struct fc_span name)

@@ -153,6 +153,12 @@ static int compare_channels(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+/* Who hears what is put into the shard's mailbox now. */
+static uint64_t hearers(const struct fc_channel *channel, unsigned shard)
+{
+    return (uint64_t)channel->seats[shard].members + channel->seats[shard].coming;
+}
+
 #define FEW_COMMANDS FC_PUBLISH_MAX
 
 /* The commands that tell a shard of the messages: for each message one for every channel with members there, side by
@@ -170,7 +176,7 @@ static int tell_shard(struct fc_exchange *exchange, unsigned shard, struct fc_ch
         return -ENOMEM;
     for (unsigned i = 0; i < n; i++) {
         for (unsigned k = 0; k < count; k++) {
-            if (channels[k]->seats[shard].members == 0)
+            if (hearers(channels[k], shard) == 0)
                 continue;
             /* The references must be there before the shard can see the commands, and drop them. */
             commands[made++] = (struct fc_command){
@@ -210,8 +216,9 @@ uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel **c
         unsigned there = 0;
         flags[shard] = 0;
         for (unsigned k = 0; k < count; k++) {
-            here += channels[k]->seats[shard].members;
-            there += channels[k]->seats[shard].members > 0;
+            uint64_t members_here = hearers(channels[k], shard);
+            here += members_here;
+            there += members_here > 0;
         }
         if (there == 0)
             continue;
@@ -232,6 +239,33 @@ uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel **c
     if (reached)
         *reached = n * members - lost;
     return lost;
+}
+
+int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel)
+{
+    const struct fc_command command = {.kind = FC_COMMAND_SUBSCRIBE, .client = client, .channel = channel};
+    unsigned shard = fc_client_id_shard(client);
+
+    /* Publishers hold the lock as well: who finds the subscription counted comes behind it in the mailbox. The shard
+     * can't have let go of the channel when we unlock: it needs the lock for that. */
+    pthread_mutex_lock(&channel->lock);
+    int flags = fc_mailbox_put(&exchange->mailboxes[shard], &command, 1, 0);
+    if (flags >= 0)
+        channel->seats[shard].coming++;
+    pthread_mutex_unlock(&channel->lock);
+    if (flags < 0) {
+        fc_exchange_drop_command(exchange, &command);
+        return flags;
+    }
+    act_on(exchange, shard, flags);
+    return 0;
+}
+
+void fc_exchange_subscribed(unsigned shard, struct fc_channel *channel)
+{
+    pthread_mutex_lock(&channel->lock);
+    channel->seats[shard].coming--;
+    pthread_mutex_unlock(&channel->lock);
 }
 
 int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n,

@@ -57,6 +57,11 @@ void fc_exchange_destroy(struct fc_exchange *exchange);
 uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel **channels, unsigned count,
                              struct fc_message *const *messages, unsigned n, uint64_t *reached);
 
+/* Tells the client's shard to make it a member: it hears what is published from then on. Consumes the reference. The
+ * shard says that it has taken the command, whatever came of it. 0 or -ENOMEM. */
+int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel);
+void fc_exchange_subscribed(unsigned shard, struct fc_channel *channel);
+
 /* Puts commands into a shard's mailbox, `weight` of whose bytes are to be settled. Consumes their references, also on
  * failure. 0 or -ENOMEM. */
 int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n,

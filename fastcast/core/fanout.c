@@ -284,6 +284,19 @@ static int find_shared(const struct fc_shard *shard, const struct fc_command *co
     return 0;
 }
 
+/* What its rooms have got before the message is written to the client before it. Its other rooms can wait: messages of
+ * different channels have no order. */
+static void settle_rooms(struct fc_shard *shard, uint64_t id, const struct fc_command *commands, uint32_t count)
+{
+    uint32_t slot = fc_client_id_slot(id);
+
+    for (uint32_t i = 0; i < count && is_there(shard, id); i++) {
+        struct fc_room *room = room_of(shard, &commands[i]);
+        if (is_member(fc_shard_client(shard, slot), room))
+            settle(shard, slot, room);
+    }
+}
+
 /* The message, which the rooms have got by now, goes to a client of several of them at once, and with none of them. */
 static void serve_alone(struct fc_shard *shard, uint64_t id, const struct fc_command *commands, uint32_t count)
 {
@@ -319,11 +332,8 @@ void fc_fanout_add(struct fc_shard *shard, const struct fc_command *commands, ui
     struct ids shared = {0};
     int error = count > 1 && shard->mixed > 0 ? find_shared(shard, commands, count, &shared) : 0;
 
-    /* What comes before the message must be written before it. */
-    for (uint32_t i = 0; !error && i < shared.count; i++) {
-        if (is_there(shard, shared.ids[i]))
-            fc_fanout_catch_up(shard, fc_client_id_slot(shared.ids[i]));
-    }
+    for (uint32_t i = 0; !error && i < shared.count; i++)
+        settle_rooms(shard, shared.ids[i], commands, count);
     if (shared.count > 0)
         fc_message_ref(commands[0].message);
     for (uint32_t i = 0; i < count; i++) {
@@ -519,11 +529,10 @@ static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned bud
         append(&shard->served, room); /* behind the others: a large room doesn't hold up the small ones */
         return visited;
     }
-    bool more = room->flush->more;
     fc_exchange_settle(shard->exchange, shard->index, fc_room_end(room, &shard->clients));
     room->listed = false;
     if (room->due_count > 0)
-        append(more ? &shard->served : &shard->due, room);
+        append(room->given - room->due_count < room->goal ? &shard->served : &shard->due, room);
     else
         free_if_idle(shard, room);
     return visited;
@@ -543,16 +552,18 @@ int fc_fanout_mark(struct fc_shard *shard, uint64_t token)
         shard->marks = grown;
         shard->mark_capacity = capacity;
     }
-    shard->marks[shard->mark_count++] = (struct fc_mark){token, shard->passes + (shard->due.first ? 1 : 0)};
+    shard->marks[shard->mark_count++] = (struct fc_mark){token, shard->passes + 1};
     shard->flush_after = 0; /* somebody waits for it, the interval notwithstanding */
     return 0;
 }
 
+/* What was put before a mark is written when the pass after the mark has ended: it may have come due in a room whose
+ * turn was over. If nothing is due any more, it's written already. */
 static void end_pass(struct fc_shard *shard)
 {
     uint32_t done = 0;
 
-    while (done < shard->mark_count && shard->marks[done].pass <= shard->passes) {
+    while (done < shard->mark_count && (shard->marks[done].pass <= shard->passes || !shard->due.first)) {
         fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = shard->marks[done].token});
         done++;
     }
@@ -562,8 +573,8 @@ static void end_pass(struct fc_shard *shard)
     memmove(shard->marks, shard->marks + done, shard->mark_count * sizeof *shard->marks);
 }
 
-/* A pass serves every room that had something due when it began; what comes due in it waits for the next pass, which
- * with a flush interval begins that much later. */
+/* A pass writes what was due when it began, and no room has a second turn for what has come since: so it ends, however
+ * fast messages come in, and all rooms get theirs. With a flush interval the next pass begins that much later. */
 void fc_fanout_slice(struct fc_shard *shard)
 {
     unsigned budget = FC_SEND_BATCH;
@@ -573,6 +584,8 @@ void fc_fanout_slice(struct fc_shard *shard)
         shard->due = (struct fc_line){0};
         shard->flush_after = shard->now + shard->exchange->options.flush_interval;
         shard->passes++;
+        for (struct fc_room *room = shard->served.first; room; room = room->next)
+            room->goal = room->given;
     }
     while (shard->served.first && budget > 0) {
         unsigned visited = serve(shard, take_first(&shard->served), budget);

@@ -315,7 +315,6 @@ int fc_room_begin(struct fc_room *room, const struct fc_clients *clients)
     flush->first = room->given - room->due_count;
     uint32_t taken = fill_batch(room, flush);
     room->due_count -= taken;
-    flush->more = room->due_count > 0;
     memmove(room->due, room->due + taken, room->due_count * sizeof(struct fc_message *));
 
     /* Steps of the golden ratio spread the starts evenly, whatever the number of members. */

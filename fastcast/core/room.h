@@ -25,7 +25,6 @@ struct fc_flush {
     uint32_t audience; /* places when it began: who joins later isn't served by it */
     uint32_t start;    /* the place that it began at */
     uint32_t visited;  /* places done */
-    bool more;         /* not all that was due fitted into the batch */
     struct fc_message **singly; /* the messages before they were joined, for those who don't get all; or NULL */
 };
 
@@ -54,6 +53,7 @@ struct fc_room {
     uint32_t due_count;
     uint32_t due_capacity;
     uint64_t given;         /* messages that it ever got: the number of the next one */
+    uint64_t goal;          /* the number of the first one that isn't for the shard's pass under way */
     struct fc_flush *flush; /* NULL: none is under way */
 
     struct fc_late *late; /* sorted by slot; empty while nothing is due and no flush is under way */

@@ -204,6 +204,8 @@ static void serve_client(struct fc_shard *shard, const struct fc_command *comman
     }
     if (command->kind == FC_COMMAND_SEND)
         fc_exchange_settle(shard->exchange, shard->index, fc_message_weight(command->message));
+    if (command->kind == FC_COMMAND_SUBSCRIBE)
+        fc_exchange_subscribed(shard->index, command->channel);
     fc_exchange_drop_command(shard->exchange, command);
 }
 
