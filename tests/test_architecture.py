@@ -39,7 +39,7 @@ LAYERS = (
     ("frame.c", "frame.h", "topic.c", "topic.h"),
     ("utf8.c", "utf8.h"),
     ("utf8_simd.c", "utf8_simd.h"),
-    ("clock.h", "fastcast.h", "hash.h"),
+    ("clock.h", "fastcast.h", "hash.h", "late.c", "late.h"),
 )
 
 # The steps of the loop call each other: to drop a client is a step of writing, and to write one of dropping.

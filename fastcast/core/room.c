@@ -50,7 +50,7 @@ uint32_t fc_room_drop_due(struct fc_room *room, size_t *weight)
     }
     room->due_count = 0;
     room->picky = false;
-    room->late_count = 0;
+    fc_late_prune(&room->late, room->given);
     return dropped;
 }
 
@@ -63,7 +63,7 @@ size_t fc_room_free(struct fc_room *room)
         weight += room->flush->weight;
         free_flush(room->flush);
     }
-    free(room->late);
+    fc_late_free(&room->late);
     free(room->due);
     free(room->members);
     free(room);
@@ -77,92 +77,30 @@ static uint32_t place_of(const struct fc_room *room, struct fc_client *client, u
     return room->everyone ? slot : *fc_client_position(client, room);
 }
 
-/* The first late one that isn't before the slot. */
-static uint32_t find_late(const struct fc_room *room, uint32_t slot)
-{
-    uint32_t low = 0;
-    uint32_t high = room->late_count;
-
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (room->late[middle].slot < slot)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-static bool is_late(const struct fc_room *room, uint32_t i, uint32_t slot)
-{
-    return i < room->late_count && room->late[i].slot == slot;
-}
-
 int fc_room_skip(struct fc_room *room, struct fc_client *client, uint32_t slot)
 {
-    uint32_t i;
-
     if (!fc_room_busy(room))
         return 0;
-    i = find_late(room, slot);
-    if (is_late(room, i, slot)) {
-        room->late[i].from = room->given;
-        return 0;
-    }
-    if (room->late_count == room->late_capacity) {
-        uint32_t capacity = room->late_capacity ? 2 * room->late_capacity : 8;
-        struct fc_late *grown = realloc(room->late, capacity * sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        room->late = grown;
-        room->late_capacity = capacity;
-    }
-    memmove(room->late + i + 1, room->late + i, (room->late_count - i) * sizeof *room->late);
-    room->late[i] = (struct fc_late){slot, room->given};
-    room->late_count++;
-    client->late = 1;
-    return 0;
+    int error = fc_late_put(&room->late, slot, room->given);
+    if (!error)
+        client->late = 1;
+    return error;
 }
 
 static void forget_late(struct fc_room *room, const struct fc_client *client, uint32_t slot)
 {
-    if (!client->late || room->late_count == 0)
-        return;
-    uint32_t i = find_late(room, slot);
-    if (!is_late(room, i, slot))
-        return;
-    room->late_count--;
-    memmove(room->late + i, room->late + i + 1, (room->late_count - i) * sizeof *room->late);
-}
-
-/* Those whose time has come are late no more. */
-static void promote_late(struct fc_room *room)
-{
-    uint64_t next = room->given - room->due_count;
-    uint32_t kept = 0;
-
-    for (uint32_t i = 0; i < room->late_count; i++) {
-        if (room->late[i].from > next)
-            room->late[kept++] = room->late[i];
-    }
-    room->late_count = kept;
-    if (kept == 0 && room->late_capacity > 64) {
-        free(room->late);
-        room->late = NULL;
-        room->late_capacity = 0;
-    }
+    if (client->late)
+        fc_late_remove(&room->late, slot);
 }
 
 uint32_t fc_room_missed(const struct fc_room *room, const struct fc_client *client, uint32_t slot, uint64_t first,
                         uint32_t n)
 {
-    if (!client->late || room->late_count == 0)
+    uint64_t from = client->late ? fc_late_find(&room->late, slot) : 0;
+
+    if (from <= first)
         return 0;
-    uint32_t i = find_late(room, slot);
-    if (!is_late(room, i, slot) || room->late[i].from <= first)
-        return 0;
-    uint64_t missed = room->late[i].from - first;
-    return missed < n ? (uint32_t)missed : n;
+    return from - first < n ? (uint32_t)(from - first) : n;
 }
 
 static int add_member(struct fc_room *room, struct fc_client *client, uint32_t slot)
@@ -305,7 +243,7 @@ int fc_room_begin(struct fc_room *room, const struct fc_clients *clients)
 
     if (!flush)
         return -ENOMEM;
-    if (room->picky || room->late_count > 0) {
+    if (room->picky || room->late.count > 0) {
         flush->singly = malloc(room->due_count * sizeof(struct fc_message *));
         if (!flush->singly) {
             free(flush);
@@ -376,7 +314,7 @@ size_t fc_room_end(struct fc_room *room, const struct fc_clients *clients)
     room->flush = NULL;
     if (room->holes > 0)
         close_holes(room, clients);
-    promote_late(room);
+    fc_late_prune(&room->late, room->given - room->due_count);
     if (room->due_count == 0) {
         room->picky = false;
         if (room->due_capacity > 64) {

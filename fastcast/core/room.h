@@ -4,6 +4,7 @@
 
 #include "channel.h"
 #include "client.h"
+#include "late.h"
 #include "message.h"
 
 #include <stdbool.h>
@@ -28,13 +29,6 @@ struct fc_flush {
     struct fc_message **singly; /* the messages before they were joined, for those who don't get all; or NULL */
 };
 
-/* A member that isn't to get what the room was given before its message number `from`: because it joined later, or has
- * got it already. */
-struct fc_late {
-    uint32_t slot;
-    uint64_t from;
-};
-
 /* Messages are collected in `due`. A flush takes what is due, joins small ones, and goes over the members once; what is
  * published meanwhile becomes due, and goes out together after it. */
 struct fc_room {
@@ -56,9 +50,7 @@ struct fc_room {
     uint64_t goal;          /* the number of the first one that isn't for the shard's pass under way */
     struct fc_flush *flush; /* NULL: none is under way */
 
-    struct fc_late *late; /* sorted by slot; empty while nothing is due and no flush is under way */
-    uint32_t late_count;
-    uint32_t late_capacity;
+    struct fc_late late; /* empty while nothing is due and no flush is under way */
 
     struct fc_tally tally;
 };

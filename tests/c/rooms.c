@@ -147,11 +147,12 @@ void rooms_check(struct fc_room *room)
     }
     CHECK_EQ(room->holes, holes);
     CHECK(holes == 0 || room->flush);
-    CHECK(room->late_count == 0 || fc_room_busy(room));
-    for (uint32_t i = 0; i < room->late_count; i++) {
-        uint32_t slot = room->late[i].slot;
-        CHECK(i == 0 || room->late[i - 1].slot < slot);
-        CHECK(room->late[i].from <= room->given);
+    CHECK(room->late.count == 0 || fc_room_busy(room));
+    for (uint32_t i = 0; i < room->late.capacity; i++) {
+        uint32_t slot = room->late.entries[i].slot;
+        if (room->late.entries[i].from == 0)
+            continue;
+        CHECK(room->late.entries[i].from <= room->given);
         CHECK(room->everyone ? fc_clients_used(&rooms_clients, slot) : rooms_is_member(room, slot));
         CHECK(rooms_at(slot)->late);
     }

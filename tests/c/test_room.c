@@ -337,10 +337,10 @@ static void a_burst_that_is_over_leaves_no_memory_behind(void)
         add(room, sized(10, 'x'));
     for (unsigned i = 0; i < 1000; i++)
         join(room);
-    CHECK(room->due_capacity >= 1000 && room->late_capacity >= 1000);
+    CHECK(room->due_capacity >= 1000 && room->late.capacity >= 1000);
     begin(room);
     end(room);
-    CHECK(room->due_capacity <= 64 && room->late_capacity <= 64);
+    CHECK(room->due_capacity <= 64 && room->late.capacity <= 64);
     close_room(room, 0);
 }
 
@@ -409,12 +409,12 @@ static void without_memory_nobody_joins_and_nothing_is_noted(void)
         CHECK_EQ(error, -ENOMEM);
         CHECK(!rooms_is_member(room, slot) && rooms_is_member(other, slot));
         CHECK_EQ(room->count, 4);
-        CHECK_EQ(room->late_count, 0);
+        CHECK_EQ(room->late.count, 0);
         rooms_check(room);
     }
     CHECK(failed >= 1);
     CHECK_EQ(room->count, 5);
-    CHECK_EQ(room->late_count, 1);
+    CHECK_EQ(room->late.count, 1);
     rooms_check(room);
     rooms_leave(other, slot);
     rooms_free(other, 0);

@@ -61,7 +61,7 @@ static void nobody_is_late_where_nothing_waits(void)
     struct fc_room *room = open_room(false);
 
     CHECK_EQ(fc_room_skip(room, rooms_at(0), 0), 0);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     CHECK(!rooms_at(0)->late && !rooms_at(1)->late);
     rooms_add(room, 0, false);
     CHECK_EQ(missed_of(room, 0, 0, 1), 0);
@@ -83,7 +83,7 @@ static void expect_what_is_due_to_be_missed(bool everyone)
     rooms_check(room);
     flush_all(room, heard);
     CHECK(heard[0] == 3 && heard[1] == 3 && heard[2] == 1);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     rooms_add(room, 0, false);
     flush_all(room, heard);
     CHECK(heard[0] == 4 && heard[1] == 4 && heard[2] == 2);
@@ -113,11 +113,11 @@ static void expect_a_flush_under_way_to_be_missed(bool everyone)
         heard[slot] += 1 - missed_of(room, slot, room->flush->first, 1);
     CHECK(heard[0] == 1 && heard[1] == 1 && heard[2] == 0);
     fc_room_end(room, &rooms_clients);
-    CHECK_EQ(room->late_count, 1); /* its time hasn't come yet */
+    CHECK_EQ(room->late.count, 1); /* its time hasn't come yet */
     rooms_check(room);
     flush_all(room, heard);
     CHECK(heard[0] == 3 && heard[1] == 3 && heard[2] == 1);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     close_room(room, 0);
 }
 
@@ -137,10 +137,10 @@ static void being_late_lasts_over_as_many_flushes_as_it_takes(void)
     enter(room, 2);
     rooms_add(room, 33000, false);
     flush_all(room, heard);
-    CHECK(heard[0] == FC_ROOM_VECTORS && heard[2] == 0 && room->late_count == 1);
+    CHECK(heard[0] == FC_ROOM_VECTORS && heard[2] == 0 && room->late.count == 1);
     flush_all(room, heard);
     CHECK(heard[0] == 2 * FC_ROOM_VECTORS && heard[2] == 0);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     flush_all(room, heard);
     CHECK(heard[0] == 2 * FC_ROOM_VECTORS + 1 && heard[2] == 1);
     close_room(room, 0);
@@ -179,10 +179,10 @@ static void who_has_skipped_misses_what_was_there_and_nothing_else(void)
     rooms_add(room, 0, false);
     CHECK_EQ(fc_room_skip(room, rooms_at(1), 1), 0);
     rooms_add(room, 0, false);
-    CHECK_EQ(room->late_count, 1);
+    CHECK_EQ(room->late.count, 1);
     CHECK_EQ(missed_of(room, 1, 0, 2), 1);
     CHECK_EQ(fc_room_skip(room, rooms_at(1), 1), 0); /* again, further on */
-    CHECK_EQ(room->late_count, 1);
+    CHECK_EQ(room->late.count, 1);
     CHECK_EQ(missed_of(room, 1, 0, 2), 2);
     rooms_add(room, 0, false);
     flush_all(room, heard);
@@ -194,7 +194,7 @@ static void who_has_skipped_misses_what_was_there_and_nothing_else(void)
     CHECK_EQ(missed_of(room, 0, room->flush->first, 1), 1);
     CHECK_EQ(missed_of(room, 1, room->flush->first, 1), 0);
     fc_room_end(room, &rooms_clients);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     close_room(room, 0);
 }
 
@@ -207,7 +207,7 @@ static void expect_a_slot_to_begin_anew(bool everyone)
     enter(room, 2);
     rooms_add(room, 0, false);
     rooms_leave(room, 2);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     rooms_forget_client(2);
     CHECK_EQ(rooms_client(), 2);
     rooms_join(room, 2);
@@ -252,7 +252,7 @@ static void leaving_and_joining_again_loses_and_doubles_nothing(void)
     begin(room);
     rooms_join(room, 1);
     fc_room_end(room, &rooms_clients);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     rooms_add(room, 0, false);
     flush_all(room, heard);
     CHECK(heard[1] == 2);
@@ -289,7 +289,7 @@ static void what_is_dropped_makes_nobody_late(void)
     rooms_add(room, 0, false);
     enter(room, 2);
     CHECK_EQ(fc_room_drop_due(room, &weight), 1);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     rooms_add(room, 0, false);
     flush_all(room, heard);
     CHECK(heard[0] == 1 && heard[1] == 1 && heard[2] == 1);
@@ -303,7 +303,7 @@ static void without_memory_nothing_is_skipped(void)
 
     fault_arm(FAULT_ALLOCATION, 0, 1, ENOMEM);
     CHECK_EQ(fc_room_skip(room, rooms_at(0), 0), -ENOMEM);
-    CHECK_EQ(room->late_count, 0);
+    CHECK_EQ(room->late.count, 0);
     CHECK_EQ(missed_of(room, 0, 0, 1), 0);
     close_room(room, weight);
 }

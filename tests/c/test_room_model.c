@@ -221,7 +221,7 @@ static void end(struct model *model)
         CHECK(model->next[slot] >= first_due); /* has got all of the batch */
         late += model->next[slot] > first_due;
     }
-    CHECK_EQ(room->late_count, late);
+    CHECK_EQ(room->late.count, late);
 }
 
 static void step(struct model *model)
