@@ -39,6 +39,18 @@ def assert_goes_on(server: ServerProcess, client: Client) -> None:
     assert client.read_message() == Frame(TEXT, b"still there?")
 
 
+def freeze(server: ServerProcess) -> None:
+    """Stop all of the server's threads until SIGCONT; the signal alone may come a moment later."""
+    server.signal(signal.SIGSTOP)
+    threads = list(Path(f"/proc/{server.pid}/task").glob("*/stat"))
+
+    def stopped() -> bool | None:
+        states = {thread.read_text("ascii").rpartition(") ")[2][0] for thread in threads}
+        return states == {"T"} or None
+
+    until(stopped, "the server to stop")
+
+
 @contextmanager
 def knocking(address: Address, number: int) -> Iterator[list[socket.socket]]:
     """Sockets that have begun to connect, and don't wait for it."""
@@ -94,7 +106,7 @@ def test_a_listeners_queue_overflows() -> None:
     def body() -> None:
         set_sysctl("net.core.somaxconn", 4)
         with running("--shards", "1") as server, Client(server.address) as client:
-            server.signal(signal.SIGSTOP)
+            freeze(server)
             try:
                 with knocking(server.address, 40) as sockets:
                     until(lambda: overflows(server) or None, "the queue to overflow")
