@@ -110,7 +110,7 @@ class Admission:
             return self._decide_briefly(head, host) if self._briefly else self._decide(head, host, port)
         except Refuse as refusal:
             return self._refuse(refusal)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             _log.exception("a request could not be decided on")
             return self._failed
 
@@ -167,7 +167,7 @@ class Admission:
             said = self._on_connect(case.request)
         except Refuse:
             raise
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # that of something that it looked at
             return self._fail(case)
         if inspect.isawaitable(said):
             return self._wait(case, said)

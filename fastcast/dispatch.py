@@ -141,7 +141,11 @@ class Dispatcher:
         """Call the handler; whether it goes on as a coroutine."""
         try:
             result = handler(*arguments)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit) as error:
+            # The end of the loop, as the handler wants it; but not in the midst of our accounts.
+            asyncio.get_running_loop().call_soon(_raise, error)
+            return False
+        except (Exception, asyncio.CancelledError) as error:  # that of something that the handler looked at
             self._complain(client, error)
             return False
         if result is None or not inspect.isawaitable(result):
@@ -170,3 +174,7 @@ class Dispatcher:
         expected = self.stopping and isinstance(error, FastcastError)
         level = logging.DEBUG if expected else logging.ERROR
         _log.log(level, "a handler failed for client %d", client, exc_info=error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

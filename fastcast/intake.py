@@ -1,17 +1,20 @@
 """Takes what the core has for Python: requests, which get answers, and events, which reach the handlers.
 
-The core tells through an eventfd that there is something. Requests come first, since clients wait for them.
-Events are taken in pieces, between which the loop's other tasks have a turn, and only while there is room for
-what they start: what isn't taken makes the core stop reading from clients.
+The core tells through an eventfd that there is something. Requests come first, since clients wait for them,
+and for a moment only, since a crowd that is turned away comes again. Events are taken in pieces, and only
+while there is room for what they start: what isn't taken makes the core stop reading from clients. Between
+moments and pieces the loop's other tasks have a turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastcast._core import CLOSED, JOINED, LEFT, MESSAGE, MISSING, SLOW, Hub
 from fastcast.admission import Admission, Answer
@@ -22,6 +25,9 @@ from fastcast.presence import Presence
 from fastcast.questions import Questions
 
 _log = logging.getLogger("fastcast")
+
+# Seconds for which requests are decided on before something else has its turn.
+_MOMENT: Final = 0.005
 
 
 class Intake:
@@ -49,6 +55,7 @@ class Intake:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._admissions = Pool(config.max_handlers)
+        self._requests: deque[tuple[int, bytes, str, int]] = deque()
         self._answers: list[tuple[int, Answer]] = []
         self._dispatcher = Dispatcher(config.max_handlers, config.backlog_limit // 8, self._go_on)
         self.questions = Questions(hub)
@@ -77,32 +84,58 @@ class Intake:
 
     def _on_events(self) -> None:
         self._hub.reset_event()
+        if not self._scheduled:
+            self._turn()
+
+    def _go_on(self) -> None:
+        """Have a turn soon, unless one is coming already."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Some of everything; what is left has another turn, behind the loop's other tasks."""
+        self._scheduled = False
         try:
             self._take_requests()
             self.questions.take()
-        finally:
-            self._go_on()
+            self._take_events()
+        except BaseException:
+            self._go_on()  # whatever a program raises, the rest has its turn
+            raise
 
     # ---- requests ----
 
     def _take_requests(self) -> None:
-        while self._admissions.has_room and (requests := self._hub.requests()):
-            if self._stopping:
-                continue  # the core has turned them down
-            for client, head, host, port in requests:
-                decision = self._admission.decide(head, host, port)
-                if isinstance(decision, Answer):
-                    self._answers.append((client, decision))
-                else:
-                    self._admissions.run(decision, partial(self._admitted, client))
+        """Decide for a moment."""
+        until = self._loop.time() + _MOMENT
+        try:
+            while self._admissions.has_room and self._has_requests():
+                self._decide(*self._requests.popleft())
+                if self._loop.time() >= until:
+                    self._go_on()
+                    return
+        finally:
             self._send_answers()
+
+    def _has_requests(self) -> bool:
+        if not self._requests:
+            self._send_answers()  # piece by piece: who has one needn't wait for the next
+            self._requests.extend(self._hub.requests())
+        if self._stopping:
+            self._requests.clear()  # the core has turned them down
+        return bool(self._requests)
+
+    def _decide(self, client: int, head: bytes, host: str, port: int) -> None:
+        decision = self._admission.decide(head, host, port)
+        if isinstance(decision, Answer):
+            self._answers.append((client, decision))
+        else:
+            self._admissions.run(decision, partial(self._admitted, client))
 
     def _admitted(self, client: int, decided: asyncio.Future[Answer]) -> None:
         if not decided.cancelled():
-            if not self._answers:
-                self._loop.call_soon(self._send_answers)  # with those of this turn of the loop
             self._answers.append((client, decided.result()))
-        self._take_requests()
         self._go_on()
 
     def _send_answers(self) -> None:
@@ -116,20 +149,13 @@ class Intake:
 
     # ---- events ----
 
-    def _go_on(self) -> None:
-        """Have events taken soon, unless that's scheduled already."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._take_events)
-
     def _take_events(self) -> None:
-        self._scheduled = False
         if not self._dispatcher.has_room:
             return  # a handler that ends goes on here
         over = self._hub.running == 0  # asked first: a shard that has ended adds no more
         events = self._hub.events()
         if events:
-            self._go_on()  # first, so that whatever a handler raises, the rest has its turn
+            self._go_on()
             for kind, *what in events:
                 self._takers[kind](*what)
         elif over:
@@ -144,7 +170,7 @@ class Intake:
 
     def _message(self, client: int, channel: str | None, message: str | bytes) -> None:
         sender = Client(self._clients, client, channel)
-        self._dispatcher.call(client, self._handle, sender, message, size=len(message))
+        self._dispatcher.call(client, self._handle, sender, message, size=sys.getsizeof(message))
 
     def _handle(self, sender: Client, message: str | bytes) -> object:
         # Of a server that stops, nobody could hear what comes of it.

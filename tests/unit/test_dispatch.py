@@ -245,6 +245,51 @@ class TestFailures:
         assert [record.getMessage() for record in caplog.records] == ["a handler failed for client 1"]
         caplog.clear()
 
+    def test_a_cancellation_that_a_handler_looks_at_is_a_failure_like_others(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            calls, relief = dispatcher()
+            done: list[str] = []
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+
+            async def coroutine() -> None:
+                pass
+
+            calls.call(1, cancelled.result)
+            calls.call(1, coroutine)
+            calls.call(1, cancelled.result)
+            calls.call(1, done.append, "behind them")
+            await relief.until(lambda: calls.idle)
+            assert done == ["behind them"]
+            assert calls._unfinished == 0
+
+        run(main)
+        assert [record.getMessage() for record in caplog.records] == ["a handler failed for client 1"] * 2
+        caplog.clear()
+
+    def test_a_handler_that_ends_the_program_leaves_the_rest_of_its_line(self) -> None:
+        done: list[str] = []
+
+        def leave() -> None:
+            raise SystemExit
+
+        async def main() -> None:
+            calls, relief = dispatcher()
+            go = asyncio.Event()
+            calls.call(1, go.wait)
+            calls.call(1, leave)
+            calls.call(1, done.append, "behind it")
+            go.set()
+            await relief.until(lambda: calls.idle)
+            assert calls._unfinished == 0
+            await turns()
+
+        with pytest.raises(SystemExit):
+            run(main)
+        assert done == ["behind it"]
+
     def test_a_coroutine_that_is_cancelled_from_within_is_over(self) -> None:
         async def main() -> None:
             calls, relief = dispatcher()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -142,6 +143,41 @@ class TestRequests:
             assert most == 5
 
         run(main, max_handlers=5)
+
+    def test_requests_without_end_leave_turns_to_everything_else(self) -> None:
+        async def main(case: Case) -> None:
+            handled: list[str] = []
+            case.handlers["on_message"] = lambda client, message: handled.append(message)
+
+            def come_again(head: bytes) -> Answer:
+                case.fake.ask(1)
+                return REFUSED
+
+            case.choose = come_again
+            case.begin()
+            case.fake.ask(1)
+            case.fake.tell((MESSAGE, 2, "/", "heard"))
+            await until(lambda: handled)
+            assert case.fake.answered
+            case.choose = lambda head: REFUSED
+            await until(lambda: not case.fake.asked)
+
+        run(main)
+
+    def test_a_slow_decision_holds_up_no_answer_before_it(self) -> None:
+        async def main(case: Case) -> None:
+            def slowly(head: bytes) -> Answer:
+                time.sleep(0.01)
+                return REFUSED
+
+            case.choose = slowly
+            case.begin()
+            case.fake.ask(*range(10))
+            await until(lambda: case.fake.answered)
+            assert len(case.fake.answered) == 1
+            await until(lambda: len(case.fake.answered) == 10)
+
+        run(main)
 
     def test_the_state_is_there_before_the_first_event(self) -> None:
         async def main(case: Case) -> None:
@@ -331,7 +367,7 @@ class TestEvents:
             with pytest.raises(SystemExit):
                 runner.run(asyncio.wait_for(asyncio.Event().wait(), TIMEOUT))
             runner.run(go_on())
-            assert handled == ["end", "more"]
+            assert handled == ["end"] + ["more"] * AT_ONCE
 
 
 class TestEnd:
