@@ -85,7 +85,6 @@ class Admission:
         self._patience = 2 * config.handshake_timeout
         self._most = config.max_per_address
         self._briefly = not (config.trusted_proxy or has_tokens or on_connect)
-        self._has_proxies = bool(config.trusted_proxy)
         self._failed = Answer(self._handshake.refuse(500, "the server failed to decide").response, None)
         self._full_house = Answer(self._handshake.too_many, None)
 
@@ -126,14 +125,14 @@ class Admission:
 
     def _decide(self, head: bytes, host: str, port: int) -> Answer | Coroutine[Any, Any, Answer]:
         try:
-            head, peer = self._proxies.unwrap(head, host, port)
+            head, peer, is_proxy = self._proxies.unwrap(head, host, port)
         except ValueError as error:
             raise Refuse(400, str(error)) from None
         upgrade = self._handshake.read(head)
         if isinstance(upgrade, Refusal):
             return Answer(upgrade.response, None)
         request = Request(upgrade, *peer)
-        if self._has_proxies:
+        if is_proxy:
             try:
                 request.remote, request.port, request.scheme = self._proxies.client(request.headers, peer)
             except ValueError as error:

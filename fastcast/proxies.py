@@ -240,33 +240,32 @@ class Proxies:
         self._proxy_protocol = proxy_protocol
         self._trusts = lru_cache(maxsize=1024)(self._look_up)
 
-    def unwrap(self, data: bytes, host: str, port: int) -> tuple[bytes, Peer]:
-        """The request without a PROXY header, and who sends it; the first two of what a connection has.
+    def unwrap(self, data: bytes, host: str, port: int) -> tuple[bytes, Peer, bool]:
+        """The request without a PROXY header, who sends it, and whether its fields may say more about that.
 
+        They may not where a proxy passes on a connection and doesn't know whose: then they are anybody's.
         ValueError says what is wrong.
         """
         peer = Peer(_canonical(host), port)
         if not self._proxy_protocol:
-            return data, peer
+            return data, peer, self._trusts(peer.host)
         if not self._trusts(peer.host):
             if data.startswith((b"PROXY ", _SIGNATURE)):
                 raise ValueError("a PROXY header is welcome from trusted proxies only")
-            return data, peer
-        header = read_proxy_header(data)
-        return data[header.length :], header.source or peer
+            return data, peer, False
+        length, source = read_proxy_header(data)
+        return data[length:], source or peer, source is not None and self._trusts(source.host)
 
     def client(self, fields: Mapping[str, str], peer: Peer) -> Peer:
-        """Who a request comes from, by its fields (names in lower case); ValueError if that is unclear."""
-        if not self._trusts(peer.host):
-            return peer
-        found = [
-            client
-            for client in (self._by_forwarded(fields, peer), self._by_forwarded_for(fields, peer))
-            if client is not None
-        ]
+        """Who a request of a trusted proxy comes from, by its fields (names in lower case).
+
+        ValueError if that is unclear.
+        """
+        by_forwarded, scheme = self._by_forwarded(fields)
+        found = [each for each in (by_forwarded, self._by_forwarded_for(fields)) if each is not None]
         if len({client.host for client in found}) > 1:
             raise ValueError("the headers Forwarded and X-Forwarded-For name different clients")
-        schemes = {client.scheme for client in found if client.scheme}
+        schemes = {scheme} if scheme else set()
         if proto := fields.get("x-forwarded-proto"):
             schemes.add(_scheme(proto.rpartition(",")[2].strip("\t "), "X-Forwarded-Proto"))
         if len(schemes) > 1:
@@ -274,13 +273,13 @@ class Proxies:
         client = max(found, key=lambda each: each.port, default=peer)
         return Peer(client.host, client.port, schemes.pop() if schemes else peer.scheme)
 
-    def _by_forwarded_for(self, fields: Mapping[str, str], peer: Peer) -> Peer | None:
+    def _by_forwarded_for(self, fields: Mapping[str, str]) -> Peer | None:
         members = [member.strip("\t ") for member in fields.get("x-forwarded-for", "").split(",")]
         nodes = (_node(member, "X-Forwarded-For") for member in reversed(members) if member)
-        client = self._first_stranger(nodes)
-        return client and client._replace(scheme="")
+        return self._first_stranger(nodes)
 
-    def _by_forwarded(self, fields: Mapping[str, str], peer: Peer) -> Peer | None:
+    def _by_forwarded(self, fields: Mapping[str, str]) -> tuple[Peer | None, str]:
+        """The client, and the scheme that it used; either may be missing."""
         elements = _elements(fields.get("forwarded", ""))
         scheme = ""
 
@@ -294,9 +293,7 @@ class Proxies:
                 yield _node(element["for"], "Forwarded")
 
         client = self._first_stranger(nodes())
-        if client is None:
-            return peer._replace(scheme=scheme) if scheme else None
-        return client._replace(scheme=scheme)
+        return client, scheme
 
     def _first_stranger(self, nodes: Iterator[Peer]) -> Peer | None:
         """The first that isn't trusted, or else the last; None of none."""

@@ -220,6 +220,20 @@ class TestProxies:
         assert door.admit(head(), HOST)
         assert door.refuse(line + b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "10.0.0.1") == (200, PAGE.decode())
 
+    def test_what_a_client_writes_does_not_count_where_the_proxy_does_not_know_it(self) -> None:
+        door = Door(lambda request: None, trusted_proxy=["10.0.0.0/8"], proxy_protocol=True)
+        forged = head("/room", "X-Forwarded-For: 192.0.2.66", "X-Forwarded-Proto: https")
+        door.admit(b"PROXY UNKNOWN\r\n" + forged, "10.0.0.1", 7)
+        door.admit(b"PROXY TCP4 192.0.2.9 10.0.0.1 8 443\r\n" + forged, "10.0.0.1", 7)
+        told = [(request.remote, request.port, request.scheme) for request in door.asked]
+        assert told == [("10.0.0.1", 7, "ws"), ("192.0.2.9", 8, "ws")]
+
+    def test_a_cancellation_that_on_connect_looks_at_is_a_failure_like_others(self) -> None:
+        def look(request: Request) -> None:
+            raise asyncio.CancelledError
+
+        assert Door(look).refuse(head())[0] == 500
+
     def test_proxy_header_and_head_may_be_as_long_as_each_may_be(self) -> None:
         door = Door(trusted_proxy=["10.0.0.0/8"], proxy_protocol=True)
         longest = head("/", "X: ")

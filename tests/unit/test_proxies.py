@@ -103,10 +103,8 @@ class TestForwardedFor:
         assert client() == client(x_forwarded_for="") == client(x_forwarded_for=" ,") == PROXY
 
     def test_who_is_not_trusted_can_say_what_it_likes(self) -> None:
-        peer = Peer("192.0.2.9", 1)
-        fields = {"x-forwarded-for": "10.0.0.1", "forwarded": "for=10.0.0.1", "x-forwarded-proto": "https"}
-        assert PROXIES.client(fields, peer) == peer
-        assert Proxies([]).client(fields, PROXY) == PROXY
+        assert PROXIES.unwrap(HEAD, "192.0.2.9", 1) == (HEAD, Peer("192.0.2.9", 1), False)
+        assert Proxies([]).unwrap(HEAD, PROXY.host, PROXY.port) == (HEAD, PROXY, False)
 
     @pytest.mark.parametrize(
         "header",
@@ -196,6 +194,11 @@ class TestForwarded:
     def test_both_headers_may_say_the_same(self) -> None:
         found = client(forwarded="for=192.0.2.1;proto=https", x_forwarded_for="192.0.2.1:80")
         assert found == Peer("192.0.2.1", 80, "wss")
+
+    def test_one_without_a_client_adds_its_scheme(self) -> None:
+        for header in ("proto=https", "host=example.org;proto=https", "by=10.0.0.1;proto=https"):
+            found = client(forwarded=header, x_forwarded_for="192.0.2.1")
+            assert found == Peer("192.0.2.1", 0, "wss")
 
     def test_one_that_the_proxy_does_not_know_and_passes_on_cannot_win(self) -> None:
         for fields in (
@@ -374,11 +377,27 @@ class TestProxyBinary:
 class TestUnwrapping:
     def test_a_trusted_proxy_s_header_is_taken_off(self) -> None:
         for header in (b"PROXY TCP4 192.0.2.1 10.0.0.9 7 443\r\n", binary(ipv4("192.0.2.1", 7))):
-            assert HEADED.unwrap(header + HEAD, "10.0.0.1", 1) == (HEAD, Peer("192.0.2.1", 7))
+            assert HEADED.unwrap(header + HEAD, "10.0.0.1", 1) == (
+                HEAD,
+                Peer("192.0.2.1", 7),
+                False,
+            )
 
-    def test_a_check_of_the_proxy_s_own_is_its_own(self) -> None:
-        for header in (b"PROXY UNKNOWN\r\n", binary(family=0, transport=0, command=0)):
-            assert HEADED.unwrap(header + HEAD, "10.0.0.1", 1) == (HEAD, Peer("10.0.0.1", 1))
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"PROXY UNKNOWN\r\n",
+            binary(family=0, transport=0, command=0),
+            binary(family=0, transport=0),
+            binary(bytes(216), family=3, transport=1),
+        ],
+    )
+    def test_of_whom_a_proxy_knows_nothing_fields_say_nothing_either(self, header: bytes) -> None:
+        assert HEADED.unwrap(header + HEAD, "10.0.0.1", 1) == (HEAD, Peer("10.0.0.1", 1), False)
+
+    def test_fields_count_where_the_header_names_a_trusted_proxy(self) -> None:
+        header = b"PROXY TCP4 10.0.0.2 10.0.0.9 7 443\r\n"
+        assert HEADED.unwrap(header + HEAD, "10.0.0.1", 1) == (HEAD, Peer("10.0.0.2", 7), True)
 
     def test_a_trusted_proxy_has_to_send_it(self) -> None:
         with pytest.raises(ValueError, match="the PROXY header is missing"):
@@ -388,26 +407,26 @@ class TestUnwrapping:
     def test_nobody_else_may(self, header: bytes) -> None:
         with pytest.raises(ValueError, match="trusted proxies only"):
             HEADED.unwrap(header + HEAD, "192.0.2.1", 1)
-        assert HEADED.unwrap(HEAD, "192.0.2.1", 1) == (HEAD, Peer("192.0.2.1", 1))
+        assert HEADED.unwrap(HEAD, "192.0.2.1", 1) == (HEAD, Peer("192.0.2.1", 1), False)
 
     def test_without_the_option_nothing_is_taken_off(self) -> None:
         data = b"PROXY UNKNOWN\r\n" + HEAD
-        assert PROXIES.unwrap(data, "10.0.0.1", 1) == (data, PROXY._replace(port=1))
+        assert PROXIES.unwrap(data, "10.0.0.1", 1) == (data, PROXY._replace(port=1), True)
 
     def test_a_proxy_s_ipv4_address_is_known_over_ipv6(self) -> None:
-        _, peer = HEADED.unwrap(b"PROXY TCP4 192.0.2.1 10.0.0.9 7 443\r\n" + HEAD, "::ffff:10.0.0.1", 1)
+        _, peer, _ = HEADED.unwrap(b"PROXY TCP4 192.0.2.1 10.0.0.9 7 443\r\n" + HEAD, "::ffff:10.0.0.1", 1)
         assert peer.host == "192.0.2.1"
 
     def test_an_unknown_other_side_is_not_trusted(self) -> None:
-        assert HEADED.unwrap(HEAD, "", 0) == (HEAD, Peer("", 0))
+        assert HEADED.unwrap(HEAD, "", 0) == (HEAD, Peer("", 0), False)
 
     def test_a_proxy_behind_another_speaks_by_headers(self) -> None:
-        _, peer = HEADED.unwrap(binary(ipv4("10.0.0.2", 7)) + HEAD, "10.0.0.1", 1)
+        _, peer, _ = HEADED.unwrap(binary(ipv4("10.0.0.2", 7)) + HEAD, "10.0.0.1", 1)
         assert client(peer, HEADED, x_forwarded_for="192.0.2.1").host == "192.0.2.1"
 
     def test_tls_that_the_header_tells_of_lasts(self) -> None:
         tls = extension(0x20, b"\x01\0\0\0\0")
-        _, peer = HEADED.unwrap(binary(ipv4("10.0.0.2", 7) + tls) + HEAD, "10.0.0.1", 1)
+        _, peer, _ = HEADED.unwrap(binary(ipv4("10.0.0.2", 7) + tls) + HEAD, "10.0.0.1", 1)
         assert client(peer, HEADED, x_forwarded_for="192.0.2.1").scheme == "wss"
 
 
