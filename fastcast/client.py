@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fastcast.channels import check_subscription
@@ -42,6 +43,8 @@ class Clients:
         self._hub: Hub | None = None
         self._running = False
         self._states: dict[int, Any] | None = None
+        # Held where a state comes or goes: a thread must not set one anew that it has just seen being there.
+        self._lock = threading.Lock()
 
     def begin(self, hub: Hub, *, keep: bool) -> None:
         """The server has started; with ``keep``, one hears of each client's end, and ``forget`` is called."""
@@ -97,8 +100,9 @@ class Clients:
             raise FastcastError(
                 "only a server with a handler hears of its clients' end, and keeps their state"
             )
-        new = client not in states
-        states[client] = state
+        with self._lock:
+            new = client not in states
+            states[client] = state
         # Else the state of a client that has left would stay for ever. When the server stops all states go.
         if new and hub is not None:
             hub.check(client)
@@ -111,7 +115,8 @@ class Clients:
     def forget(self, client: int) -> None:
         """The client has left, and the program knows."""
         if self._states is not None:
-            self._states.pop(client, None)
+            with self._lock:
+                self._states.pop(client, None)
 
 
 class Client:

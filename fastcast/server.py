@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
@@ -264,10 +264,13 @@ class Server:
             loop.add_signal_handler(number, on_signal, number)
         try:
             await self.start()
-            if ready is not None:
+            if ready is not None and not self._stopping:
                 ready()
             await self._over.wait()
             await asyncio.gather(*stops)
+        except BaseException:
+            await self.stop(0)
+            raise
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -283,11 +286,15 @@ class Server:
             raise FastcastError("a server starts only once")
         started: Future[None] = Future()
         thread = threading.Thread(target=self._run_thread, args=(started,), name="fastcast", daemon=True)
-        thread.start()
         try:
+            thread.start()
             started.result()
         except BaseException:
-            thread.join()
+            # Who was interrupted while it waited doesn't want the server any more.
+            if not started.cancel() and started.exception() is None:
+                asyncio.run_coroutine_threadsafe(self.stop(0), self._loop)
+            with suppress(RuntimeError):  # it has not even begun, and ends when it does
+                thread.join()
             raise
         self._thread = thread
         atexit.register(self.close)
@@ -323,13 +330,17 @@ class Server:
         try:
             uvloop.run(self._serve(started))
         except BaseException as error:
-            if started.done():
+            if not started.done() and started.set_running_or_notify_cancel():
+                started.set_exception(error)
+            elif not started.cancelled():
                 raise
-            started.set_exception(error)
 
     async def _serve(self, started: Future[None]) -> None:
         await self.start()
-        started.set_result(None)
+        if started.set_running_or_notify_cancel():
+            started.set_result(None)
+        else:
+            await self.stop(0)
         await self._over.wait()
 
     # ---- to send and to ask ----
@@ -475,9 +486,11 @@ class Server:
             await admin.start()
         except BaseException:
             await self.stop(0)
-            self._hub, self._stopping = None, False
+            self._hub, self._port, self._stopping = None, 0, False
             raise
         self._admin = admin
+        if self._stopping:  # meanwhile: then nobody else ends it
+            await admin.stop()
 
     def _look_out(self, watch: Watch) -> None:
         """Look at the limits of the machine now, and again and again."""

@@ -401,6 +401,22 @@ class TestThread:
         with server.start_in_thread(), pytest.raises(fastcast.FastcastError, match="only once"):
             server.start_in_thread()
 
+    @pytest.mark.parametrize("failing", [False, True])
+    def test_who_is_interrupted_while_it_starts_has_no_server(
+        self, launched: FakeLaunch, failing: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def launch(*args: Any, **options: Any) -> Any:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            if failing:
+                raise fastcast.StartError("the port is taken")
+            return launched(*args, **options)
+
+        monkeypatch.setattr("fastcast.server.launch", launch)
+        with pytest.raises((KeyboardInterrupt, fastcast.StartError) if failing else KeyboardInterrupt):
+            Server().start_in_thread()
+        assert [thread.name for thread in threading.enumerate()].count("fastcast") == 0
+        assert launched.fake.stopped_within == ([] if failing else [0])
+
     def test_close_before_the_start_does_nothing(self) -> None:
         Server().close()
 
@@ -435,6 +451,14 @@ class TestThread:
 
 class TestRun:
     """run."""
+
+    def test_what_ready_raises_ends_the_server(self, launched: FakeLaunch) -> None:
+        def ready() -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            Server().run(ready)
+        assert launched.fake.stopped_within == [0]
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_and_what_handled_it_before_does_so_again(
