@@ -18,6 +18,10 @@ _MOST_MESSAGES: Final = 1000
 _MOST_WAITING: Final = 8
 
 
+class RefusedError(PublishError):
+    """Nothing of a request was published, since something in it is wrong."""
+
+
 class Batch:
     """Messages for one request, in the form in which they are sent."""
 
@@ -40,7 +44,8 @@ class Batch:
 class Background:
     """Sends what is collected, in order, from a thread of its own; may be used from any thread.
 
-    ``send`` sends one batch. What it raises comes out of the next call here, as PublishError.
+    ``send`` sends one batch. What it raises comes out of the next call here, as PublishError. When that is a
+    RefusedError, the batch is sent in parts: only what is wrong itself is lost.
     """
 
     def __init__(self, send: Callable[[list[bytes]], object], linger: float) -> None:
@@ -109,17 +114,25 @@ class Background:
 
     def _run(self) -> None:
         while (messages := self._next()) is not None:
-            error: Exception | None = None
-            try:
-                self._send(messages)
-            except Exception as failure:
-                error = failure
-            with self._changed:
-                self._ended += len(messages)
-                if error is not None:
-                    self._lost += len(messages)
-                    self._error = error
-                self._changed.notify_all()
+            self._deliver(messages)
+
+    def _deliver(self, messages: list[bytes]) -> None:
+        error: Exception | None = None
+        try:
+            self._send(messages)
+        except Exception as failure:
+            error = failure
+        if isinstance(error, RefusedError) and len(messages) > 1:
+            half = len(messages) // 2
+            self._deliver(messages[:half])
+            self._deliver(messages[half:])
+            return
+        with self._changed:
+            self._ended += len(messages)
+            if error is not None:
+                self._lost += len(messages)
+                self._error = error
+            self._changed.notify_all()
 
     def _next(self) -> list[bytes] | None:
         """The next batch once it is due; None when there are no more."""

@@ -60,8 +60,8 @@ def publish(
     Without MESSAGE, each line of standard input is a message, in UTF-8. Lines that come quickly are sent
     together; a single one doesn't wait for others.
 
-    What may go through later, as while the server restarts, is tried again for some seconds, and nothing is
-    published twice.
+    What may go through later, as while the server restarts, is tried again for some seconds; a server that
+    has had a request before doesn't publish it twice.
     """
     if message is not None and binary_file is not None:
         raise click.UsageError("MESSAGE and --binary-file exclude each other")

@@ -27,7 +27,7 @@ from urllib3.exceptions import (
     TimeoutError,
 )
 
-from fastcast.batches import Background, Batch
+from fastcast.batches import Background, Batch, RefusedError
 from fastcast.channels import check_name
 from fastcast.client import Data
 from fastcast.errors import PublishError
@@ -36,6 +36,9 @@ _log = logging.getLogger("fastcast")
 
 # What a proxy says, or the server, when it may go through a little later.
 _PASSING: Final = frozenset({502, 503, 504})
+
+# What the server says of messages that it wouldn't have from anybody.
+_REFUSALS: Final = frozenset({400, 413})
 
 # Seconds: the pause before the second retry, which doubles from there on; the first retry comes at once.
 _PAUSE: Final = 0.4
@@ -62,8 +65,9 @@ class Publisher:
         publisher.publish("news", "hello")
 
     Connections are kept, and made anew when they are lost. What may go through later is tried again, with
-    pauses that grow; the server knows a request that it has had before, so that nothing is published twice.
-    One for the whole program is best. ``close()`` ends it, and so does a ``with`` block.
+    pauses that grow; the server knows a request that it has had before, and publishes nothing twice. (One
+    that is killed between publishing and answering has forgotten it when it's back.) One for the whole
+    program is best. ``close()`` ends it, and so does a ``with`` block.
     """
 
     def __init__(
@@ -141,13 +145,17 @@ class Publisher:
         """
         if self._background is not None:
             self._background.flush()
-        outer = getattr(self._local, "collector", None)
-        collector = self._local.collector = _Collector(self)
+        local = self._local
+        outer: _Collector | None = getattr(local, "collector", None)
+        if outer is not None:
+            outer.send()
+        collector = local.collector = _Collector(self)
         try:
             yield collector.subscribers
         finally:
-            self._local.collector = outer
-        collector.send()
+            local.collector = outer
+        if self._local is local:  # else this is a child, and its parent sends it
+            collector.send()
 
     def flush(self) -> None:
         """Wait until what was collected in the background is sent. Raises PublishError if some was not."""
@@ -223,7 +231,8 @@ class Publisher:
             return subscribers
         detail = told.get("detail") or "is that the admin port?"
         reason = f"{response.status} {response.reason or ''}".strip()
-        raise PublishError(f"{self._place}: {reason}: {' '.join(str(detail).split())}")
+        kind_of_error = RefusedError if response.status in _REFUSALS else PublishError
+        raise kind_of_error(f"{self._place}: {reason}: {' '.join(str(detail).split())}")
 
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, MaxRetryError) and error.reason is not None:

@@ -385,17 +385,18 @@ class TestBatchBlock:
                 pass
             assert (subscribers, told.keys) == ([], [])
 
-    def test_blocks_within_blocks_have_messages_of_their_own(
+    def test_blocks_within_blocks_keep_the_order(
         self, publisher: fastcast.Publisher, server: FakeServer
     ) -> None:
         with publisher.batch() as outer:
             publisher.publish("news", "1")
             with publisher.batch() as inner:
                 publisher.publish("news", "2")
-            assert (inner, outer) == ([3], [])
-            publisher.publish("news", "3")
+                publisher.publish("nobody", "3")
+            assert inner == [3, 0]
+            publisher.publish("news", "4")
         assert outer == [3, 3]
-        assert [data for _, data, _ in server.published] == ["2", "1", "3"]
+        assert [data for _, data, _ in server.published] == list("1234")
 
     def test_too_many_for_a_request_go_out_in_several(self, port: Port) -> None:
         with faulty(behind=port) as told, fastcast.Publisher(told.url, TOKEN) as publisher:
@@ -537,6 +538,30 @@ class TestBackground:
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert [data for _, data, _ in port.server.published] == ["child", "parent"]
+
+    def test_child_of_a_fork_does_not_send_what_a_block_of_its_parent_has(self, port: Port) -> None:
+        done = python(
+            "import fastcast, os, sys\n"
+            "publisher = fastcast.Publisher(*sys.argv[1:])\n"
+            "with publisher.batch():\n"
+            "    publisher.publish('news', 'parent')\n"
+            "    child = os.fork()\n"
+            "    if child == 0:\n"
+            "        publisher.publish('news', 'child')\n"
+            "if child:\n"
+            "    os.waitpid(child, 0)\n",
+            port,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sorted(str(data) for _, data, _ in port.server.published) == ["child", "parent"]
+
+    def test_message_that_is_refused_takes_no_other_along(self, port: Port) -> None:
+        publisher = fastcast.Publisher(port.url, TOKEN, batch=True, linger=self.LONG)
+        for number in range(20):
+            publisher.publish("news", str(number) if number != 7 else "x" * (2**20 + 1))
+        with pytest.raises(PublishError, match=r"^1 message was collected, but not published: .* 413 "):
+            publisher.close()
+        assert [data for _, data, _ in port.server.published] == [str(n) for n in range(20) if n != 7]
 
 
 class TestCollecting:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 import fastcast
 from fastcast._core import CLOSED, MESSAGE
+from fastcast.admin import Admin
 from fastcast.client import Client
 from fastcast.config import Config
 from fastcast.server import Server
@@ -451,6 +453,23 @@ class TestThread:
 
 class TestRun:
     """run."""
+
+    def test_a_stop_while_its_admin_port_starts_is_its_end_as_well(
+        self, launched: FakeLaunch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = Server(admin_port=0, admin_token="a token that nobody guesses")
+        start = Admin.start
+
+        async def slowly(admin: Admin) -> None:
+            await server.stop(0)
+            await start(admin)
+
+        monkeypatch.setattr(Admin, "start", slowly)
+        called: list[str] = []
+        assert server.run(lambda: called.append("ready")) == 0
+        assert called == []
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.admin_port), TIMEOUT)
 
     def test_what_ready_raises_ends_the_server(self, launched: FakeLaunch) -> None:
         def ready() -> None:
