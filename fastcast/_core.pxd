@@ -172,6 +172,7 @@ cdef extern from "fastcast.h" nogil:
     void fc_hub_reset_event(fc_hub *hub)
     fc_events *fc_hub_requests(fc_hub *hub)
     fc_events *fc_hub_replies(fc_hub *hub)
+    bint fc_hub_unanswered(fc_hub *hub)
     fc_events *fc_hub_events(fc_hub *hub)
     void fc_hub_release(fc_hub *hub, fc_events *events)
     int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)

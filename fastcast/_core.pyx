@@ -351,7 +351,12 @@ cdef class Hub:
         return events_of(self.hub, fc_hub_events(self.hub))
 
     def replies(self):
-        """The same for replies: (FLUSHED, token) of each shard, (INFO, token, dict or None)."""
+        """The same for replies: (FLUSHED, token) of each shard, (INFO, token, dict or None).
+
+        Raises MemoryError once if some will not come.
+        """
+        if fc_hub_unanswered(self.hub):
+            raise MemoryError("a shard has no memory to reply")
         return events_of(self.hub, fc_hub_replies(self.hub))
 
     def answer(self, list answers not None):

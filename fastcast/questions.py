@@ -51,12 +51,24 @@ class Questions:
 
     def take(self) -> None:
         """Take the replies that have come."""
-        while replies := self._hub.replies():
+        while replies := self._replies():
             for kind, token, *what in replies:
                 if kind == FLUSHED:
                     self._flushed(token)
                 else:
                     self._told(token, *what)
+
+    def _replies(self) -> list[tuple[Any, ...]]:
+        try:
+            return self._hub.replies()
+        except MemoryError as error:
+            # Nobody knows which one is lost. Who asks again isn't worse off than who waits for ever.
+            waiting: list[asyncio.Future[Any]] = [flush.done for flush in self._flushes.values()]
+            waiting += self._inspections.values()
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return self._hub.replies()
 
     def _flushed(self, token: int) -> None:
         """A shard has written all."""

@@ -34,6 +34,11 @@ struct fc_events *fc_hub_replies(struct fc_hub *hub)
     return fc_exchange_replies(&hub->exchange);
 }
 
+bool fc_hub_unanswered(struct fc_hub *hub)
+{
+    return atomic_exchange(&hub->exchange.unanswered, false);
+}
+
 struct fc_events *fc_hub_events(struct fc_hub *hub)
 {
     return fc_exchange_events(&hub->exchange);
@@ -42,6 +47,15 @@ struct fc_events *fc_hub_events(struct fc_hub *hub)
 void fc_hub_release(struct fc_hub *hub, struct fc_events *events)
 {
     fc_events_free(&hub->exchange.channels, events);
+}
+
+/* Of what no shard has to be asked. */
+static int tell(struct fc_exchange *exchange, const struct fc_event *event)
+{
+    int error = fc_exchange_tell(exchange, event);
+
+    fc_exchange_notify(exchange);
+    return error;
 }
 
 /* ---- answers ---- */
@@ -110,6 +124,13 @@ static int make_answer(struct fc_exchange *exchange, const struct fc_answer *ans
     return error == -EBUSY ? refuse_address(exchange, answer, command) : error;
 }
 
+/* For want of memory the client isn't told, and times out. Python, which has let it in, hears that it's gone. */
+static void withdraw(struct fc_exchange *exchange, uint64_t client)
+{
+    if (exchange->options.closes)
+        tell(exchange, &(struct fc_event){.kind = FC_EVENT_CLOSED, .client = client, .code = FC_CLOSE_ABNORMAL});
+}
+
 int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n)
 {
     enum { PIECE = 64 };
@@ -123,13 +144,21 @@ int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n)
             for (; i < n && count < PIECE; i++) {
                 if (fc_client_id_shard(answers[i].client) != shard)
                     continue;
-                if (make_answer(exchange, &answers[i], &commands[count]))
-                    error = -ENOMEM;
-                else
+                if (!make_answer(exchange, &answers[i], &commands[count])) {
                     count++;
-            }
-            if (count > 0 && fc_exchange_command(exchange, shard, commands, count, 0))
+                    continue;
+                }
                 error = -ENOMEM;
+                if (answers[i].accept)
+                    withdraw(exchange, answers[i].client);
+            }
+            if (count == 0 || !fc_exchange_command(exchange, shard, commands, count, 0))
+                continue;
+            error = -ENOMEM;
+            for (uint32_t k = 0; k < count; k++) {
+                if (commands[k].code != 0)
+                    withdraw(exchange, commands[k].client);
+            }
         }
     }
     return error;
@@ -281,15 +310,6 @@ int fc_hub_close(struct fc_hub *hub, uint64_t client, uint16_t code, struct fc_s
     if (!message)
         return -ENOMEM;
     return command(hub, (struct fc_command){.kind = FC_COMMAND_DISMISS, .client = client, .message = message}, 0);
-}
-
-/* What is asked of a client whose shard there never was. */
-static int tell(struct fc_exchange *exchange, const struct fc_event *event)
-{
-    int error = fc_exchange_tell(exchange, event);
-
-    fc_exchange_notify(exchange);
-    return error;
 }
 
 int fc_hub_check(struct fc_hub *hub, uint64_t client)

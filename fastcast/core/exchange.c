@@ -348,7 +348,15 @@ int fc_exchange_tell(struct fc_exchange *exchange, const struct fc_event *event)
 {
     bool reply = event->kind == FC_EVENT_FLUSHED || event->kind == FC_EVENT_INFO;
 
-    return put(exchange, reply ? &exchange->replies : &exchange->events, &exchange->congested, event, 1);
+    int error = put(exchange, reply ? &exchange->replies : &exchange->events, &exchange->congested, event, 1);
+    if (error && reply)
+        fc_exchange_lose_reply(exchange);
+    return error;
+}
+
+void fc_exchange_lose_reply(struct fc_exchange *exchange)
+{
+    atomic_store(&exchange->unanswered, true);
 }
 
 int fc_exchange_ask(struct fc_exchange *exchange, const struct fc_event *request)

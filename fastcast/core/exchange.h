@@ -38,6 +38,7 @@ struct fc_exchange {
     struct fc_inbox requests; /* for Python */
     struct fc_inbox events;
     struct fc_inbox replies; /* to its questions, which don't wait behind what its handlers have yet to do */
+    atomic_bool unanswered;  /* a question won't be answered, for want of memory */
     int event_fd;
 };
 
@@ -84,6 +85,9 @@ int fc_exchange_ask(struct fc_exchange *exchange, const struct fc_event *request
  * the messages, also on failure. */
 int fc_exchange_hand_over(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
                           struct fc_message *const *messages, unsigned n);
+
+/* A shard can't reply to a question. */
+void fc_exchange_lose_reply(struct fc_exchange *exchange);
 
 /* For Python: takes a piece of what waits. */
 struct fc_events *fc_exchange_requests(struct fc_exchange *exchange);

@@ -540,10 +540,8 @@ static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned bud
 
 /* ---- marks ---- */
 
-int fc_fanout_mark(struct fc_shard *shard, uint64_t token)
+static int add_mark(struct fc_shard *shard, uint64_t token)
 {
-    if (!shard->due.first && !shard->served.first)
-        return fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = token});
     if (shard->mark_count == shard->mark_capacity) {
         uint32_t capacity = shard->mark_capacity ? 2 * shard->mark_capacity : 4;
         struct fc_mark *grown = realloc(shard->marks, capacity * sizeof *grown);
@@ -553,8 +551,19 @@ int fc_fanout_mark(struct fc_shard *shard, uint64_t token)
         shard->mark_capacity = capacity;
     }
     shard->marks[shard->mark_count++] = (struct fc_mark){token, shard->passes + 1};
-    shard->flush_after = 0; /* somebody waits for it, the interval notwithstanding */
     return 0;
+}
+
+void fc_fanout_mark(struct fc_shard *shard, uint64_t token)
+{
+    shard->flush_after = 0; /* somebody waits for it, the interval notwithstanding */
+    if (!shard->due.first && !shard->served.first) {
+        fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = token});
+    } else if (add_mark(shard, token)) {
+        fc_count(&shard->counters.no_memory, 1);
+        fc_exchange_lose_reply(shard->exchange);
+        shard->has_news = true;
+    }
 }
 
 /* What was put before a mark is written when the pass after the mark has ended: it may have come due in a room whose

@@ -29,8 +29,8 @@ void fc_fanout_leave(struct fc_shard *shard, uint32_t slot);
 /* Delivers at once what the client's rooms still have for it. False: that has lost the client, or closed it. */
 bool fc_fanout_catch_up(struct fc_shard *shard, uint32_t slot);
 
-/* Tells Python by the token when all that has been added is written, or waits for clients that lag. 0 or -ENOMEM. */
-int fc_fanout_mark(struct fc_shard *shard, uint64_t token);
+/* Tells Python by the token when all that has been added is written, or waits for clients that lag. */
+void fc_fanout_mark(struct fc_shard *shard, uint64_t token);
 
 /* The room of all clients. 0 or -ENOMEM. */
 int fc_fanout_open(struct fc_shard *shard);

@@ -227,13 +227,14 @@ int fc_hub_event_fd(const struct fc_hub *hub);
 void fc_hub_reset_event(struct fc_hub *hub);
 struct fc_events *fc_hub_requests(struct fc_hub *hub);
 struct fc_events *fc_hub_replies(struct fc_hub *hub);
+bool fc_hub_unanswered(struct fc_hub *hub); /* whether, since it was last asked, a reply was lost for want of memory */
 struct fc_events *fc_hub_events(struct fc_hub *hub);
 void fc_hub_release(struct fc_hub *hub, struct fc_events *events);
 
 /* Answers requests: writes the response and, if it accepts, opens the WebSocket as a member of all the channels, whose
  * names must be valid; else the connection ends behind the response. All answers for a shard go to it at once. A client
  * that has gone is no error: if it was accepted, its FC_EVENT_CLOSED comes all the same. -ENOMEM: some were not answered,
- * and time out. */
+ * and time out; their FC_EVENT_CLOSED comes, too. */
 int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n);
 
 /* Sends one message to every client of the channel, and of patterns that take it in, as text or binary. Costs the same

@@ -258,8 +258,7 @@ static void obey(struct fc_shard *shard)
             fc_inspect(shard, command->client, command->token);
             break;
         case FC_COMMAND_FLUSH:
-            if (fc_fanout_mark(shard, command->token))
-                fc_count(&shard->counters.no_memory, 1);
+            fc_fanout_mark(shard, command->token);
             break;
         case FC_COMMAND_STOP:
             begin_stop(shard);

@@ -124,16 +124,12 @@ static inline void fc_shard_tally(const struct fc_shard *shard, struct fc_channe
         atomic_fetch_add_explicit(&channel->past.of[fate], n, memory_order_relaxed);
 }
 
-/* Tells Python, at the end of the round. Takes over the references. 0 or -ENOMEM, which is counted. */
-static inline int fc_shard_tell(struct fc_shard *shard, const struct fc_event *event)
+/* Tells Python, at the end of the round. Takes over the references. What there's no memory for is counted. */
+static inline void fc_shard_tell(struct fc_shard *shard, const struct fc_event *event)
 {
-    int error = fc_exchange_tell(shard->exchange, event);
-
-    if (error)
+    if (fc_exchange_tell(shard->exchange, event))
         fc_count(&shard->counters.no_memory, 1);
-    else
-        shard->has_news = true;
-    return error;
+    shard->has_news = true; /* also of a reply that won't come */
 }
 
 /* Requests that wait for Python's answer. */

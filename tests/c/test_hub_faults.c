@@ -362,6 +362,27 @@ static void missing_memory_costs_one_client_and_nothing_leaks(void)
     }
 }
 
+static void a_reply_for_which_there_is_no_memory_is_told_to_be_lost(void)
+{
+    struct fc_events *events;
+
+    open_world();
+    CHECK(!fc_hub_unanswered(world.hub));
+    fault_clear();
+    fault_arm(FAULT_ALLOCATION, 0, 1, ENOMEM); /* the list of the first that replies */
+    CHECK_EQ(fc_hub_flush(world.hub, 1), 0);
+    WAIT_UNTIL((events = fc_hub_replies(world.hub)));
+    CHECK_EQ(events->count, 1);
+    fc_hub_release(world.hub, events);
+    CHECK_EQ(fault_injected(FAULT_ALLOCATION), 1);
+    fault_clear();
+    CHECK(fc_hub_unanswered(world.hub));
+    CHECK(!fc_hub_unanswered(world.hub));
+    join_all();
+    talk_round();
+    leave_all();
+}
+
 /* Who can't be answered times out, and the next are served. */
 static void answers_for_which_there_is_no_memory_time_out(void)
 {
@@ -369,8 +390,10 @@ static void answers_for_which_there_is_no_memory_time_out(void)
     struct fc_span channel = {"/a", 2};
     struct fc_options options = world_options();
     struct fc_events *requests;
+    struct fc_events *ends;
 
     options.handshake_timeout = 1000;
+    options.closes = true;
     fault_clear();
     world_open(&world, &options);
     for (unsigned n = 0; n < 3; n++) { /* the message, the channel, its seats */
@@ -384,6 +407,12 @@ static void answers_for_which_there_is_no_memory_time_out(void)
         fault_arm(FAULT_ALLOCATION, n, 1, ENOMEM);
         CHECK_EQ(fc_hub_answer(world.hub, &answer, 1), -ENOMEM);
         fault_spare_this_thread(true);
+        CHECK((ends = fc_hub_events(world.hub)));
+        CHECK_EQ(ends->count, 1);
+        CHECK_EQ(ends->events[0].kind, FC_EVENT_CLOSED);
+        CHECK_EQ(ends->events[0].client, answer.client);
+        CHECK_EQ(ends->events[0].code, 1006);
+        fc_hub_release(world.hub, ends);
     }
     for (unsigned n = 0; n < 3; n++) {
         peer_expect_bytes(&peers[n], WORLD_FULL);
@@ -426,6 +455,7 @@ int main(void)
     RUN(a_connection_that_cannot_be_watched_is_closed);
     RUN(a_shutdown_that_fails_drops_the_connection);
     RUN(missing_memory_costs_one_client_and_nothing_leaks);
+    RUN(a_reply_for_which_there_is_no_memory_is_told_to_be_lost);
     RUN(answers_for_which_there_is_no_memory_time_out);
     RUN(without_memory_for_a_slot_the_connection_is_closed);
     return 0;

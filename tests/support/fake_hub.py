@@ -37,6 +37,8 @@ class FakeHub:
         """What sending raises."""
         self.stopped_within: list[int] = []
         """The time-outs of `stop`, in milliseconds."""
+        self.unanswered = False
+        """Whether a reply is lost."""
         self.silent = False
         """Whether questions stay unanswered."""
 
@@ -77,6 +79,9 @@ class FakeHub:
         return [self.waiting.popleft() for _ in range(min(AT_ONCE, len(self.waiting)))]
 
     def replies(self) -> list[tuple[Any, ...]]:
+        if self.unanswered:
+            self.unanswered = False
+            raise MemoryError("a shard has no memory to reply")
         return [self.replied.popleft() for _ in range(min(AT_ONCE, len(self.replied)))]
 
     def requests(self) -> list[tuple[int, bytes, str, int]]:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from fastcast.questions import Questions
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.wire import TIMEOUT
@@ -79,5 +81,22 @@ def test_the_end_of_the_shards_answers_everything() -> None:
         questions.end()
         assert [await flush, await inspection] == [None, None]
         questions.end()
+
+    run(main)
+
+
+def test_who_waits_for_a_reply_that_is_lost_is_told() -> None:
+    async def main(fake: FakeHub, questions: Questions) -> None:
+        fake.silent = True
+        waiting = await begin(questions.flush()), await begin(questions.inspect(5))
+        fake.unanswered = True
+        questions.take()
+        for task in waiting:
+            with pytest.raises(MemoryError):
+                await task
+        fake.silent = False
+        again = await begin(questions.flush())
+        questions.take()
+        await again
 
     run(main)
