@@ -125,6 +125,9 @@ static int hand_on(struct fc_shard *shard, const struct fc_client *client, uint3
     return 0;
 }
 
+/* Microseconds between two messages, however low the limit is: some thirty years. */
+#define LONGEST_GAP 1e15
+
 /* A bucket of tokens, kept as the time at which it is full again. 0, or an error of the protocol: the client has sent too
  * much; or -ENOMEM. */
 static int take_token(struct fc_shard *shard, struct fc_client *client)
@@ -136,9 +139,11 @@ static int take_token(struct fc_shard *shard, struct fc_client *client)
         return 0;
     if (fc_client_extend(client))
         return -ENOMEM;
-    uint64_t each = (uint64_t)(1e6 / options->rate_limit);
-    uint64_t full_at = (client->extra->full_at > now ? client->extra->full_at : now) + each;
-    if (full_at - now > each * options->rate_burst) {
+    double each = 1e6 / options->rate_limit;
+    if (each > LONGEST_GAP)
+        each = LONGEST_GAP;
+    uint64_t full_at = (client->extra->full_at > now ? client->extra->full_at : now) + (uint64_t)each;
+    if ((double)(full_at - now) > each * options->rate_burst) {
         fc_count(&shard->counters.rate_limited, 1);
         return -FC_ERR_POLICY;
     }
