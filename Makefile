@@ -13,10 +13,13 @@ SOURCES := setup.py pyproject.toml $(shell find fastcast -name '*.py' -o -name '
 serve: .venv/installed
 	exec .venv/bin/fastcast serve $(ARGS)
 
-# Everything with the backend that the kernel allows, and what talks to a server with the other one, too.
+# Everything with the backend that the kernel allows, and what talks to a server with the other one, too; but for the bus and
+# the doctor, who know nothing of backends.
 test: .venv-test/installed tools
 	.venv-test/bin/python -m pytest $(ARGS)
-	FASTCAST_IO=epoll .venv-test/bin/python -m pytest tests/conformance tests/integration
+	FASTCAST_IO=epoll .venv-test/bin/python -m pytest tests/conformance tests/integration $(NOT_TWICE)
+
+NOT_TWICE := $(foreach name,bus doctor everywhere history_bus,--ignore-glob='*/test_$(name)*')
 
 docs: .venv-test/installed
 	.venv-test/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs $(ARGS)
@@ -43,13 +46,22 @@ system:
 	@$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 		|| { $(APT_UPDATE) && $(APT_INSTALL) python3-venv python3-dev; }
 
-# Pages are tested in a real browser, and a full table of connections with a real firewall.
-tools:
+# Pages are tested in a real browser, a full table of connections with a real firewall, the bus with real brokers, and
+# several servers behind real load balancers.
+tools: build/nginx/usr/sbin/nginx
 	@missing=; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	test -x /usr/sbin/nft || missing="$$missing nftables"; \
 	command -v ip >/dev/null || test -x /usr/sbin/ip || missing="$$missing iproute2"; \
+	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	test -z "$$missing" || { $(APT_UPDATE) && $(APT_INSTALL) $$missing; }
+
+# Only unpacked: once installed it would start to serve port 80.
+build/nginx/usr/sbin/nginx:
+	mkdir -p build/nginx
+	cd build/nginx && { apt-get -qq download nginx || { $(APT_UPDATE) && apt-get -qq download nginx; } }
+	cd build/nginx && dpkg-deb --extract nginx_*.deb .
 
 ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 APT_UPDATE := $(ROOT) apt-get -qq update

@@ -35,7 +35,7 @@ def extension(name: str, directory: str) -> Extension:
         f"fastcast.{name}",
         # Sorted, for builds that come out the same everywhere.
         sources=[f"fastcast/{name}.pyx", *sorted(str(source) for source in library.glob("*.c"))],
-        depends=sorted(str(header) for header in library.glob("*.h")),
+        depends=sorted(map(str, (*library.glob("*.h"), *Path("fastcast").glob("*.pxi")))),
         include_dirs=[str(library)],
         libraries=["m"],
         extra_compile_args=compile_args,

@@ -16,11 +16,20 @@
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from fastcast.errors import ConfigError, FastcastError, OverloadError, PublishError, StartError
+from fastcast.errors import (
+    BusError,
+    ConfigError,
+    FastcastError,
+    OverloadError,
+    PublishError,
+    StartError,
+)
 
 if TYPE_CHECKING:
-    from fastcast.client import Client
+    from fastcast.client import Client, Unshared
     from fastcast.config import Config
+    from fastcast.everywhere import Everywhere
+    from fastcast.presence import Present
     from fastcast.publisher import Publisher
     from fastcast.request import Accept, Refuse, Request
     from fastcast.server import Server, serve
@@ -29,17 +38,21 @@ __version__ = metadata.version("fastcast")
 
 __all__ = [
     "Accept",
+    "BusError",
     "Client",
     "Config",
     "ConfigError",
+    "Everywhere",
     "FastcastError",
     "OverloadError",
+    "Present",
     "PublishError",
     "Publisher",
     "Refuse",
     "Request",
     "Server",
     "StartError",
+    "Unshared",
     "serve",
 ]
 
@@ -48,10 +61,13 @@ _HOMES = {
     "Accept": "fastcast.request",
     "Client": "fastcast.client",
     "Config": "fastcast.config",
+    "Everywhere": "fastcast.everywhere",
+    "Present": "fastcast.presence",
     "Publisher": "fastcast.publisher",
     "Refuse": "fastcast.request",
     "Request": "fastcast.request",
     "Server": "fastcast.server",
+    "Unshared": "fastcast.client",
     "serve": "fastcast.server",
 }
 

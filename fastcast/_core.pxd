@@ -33,6 +33,8 @@ cdef extern from "fastcast.h" nogil:
         fc_policy policy
         size_t max_queue
         uint64_t max_messages
+        uint64_t keep_messages
+        uint64_t keep_time
 
     struct fc_options:
         unsigned int shards
@@ -44,6 +46,9 @@ cdef extern from "fastcast.h" nogil:
         size_t max_queue
         uint64_t max_messages
         fc_policy policy
+        uint64_t keep_messages
+        uint64_t keep_time
+        size_t max_history
         const fc_rule *rules
         unsigned int rule_count
         size_t max_backlog
@@ -106,6 +111,18 @@ cdef extern from "fastcast.h" nogil:
         size_t count
         fc_event *events
 
+    const size_t FC_EPOCH_SIZE
+
+    struct fc_position:
+        char *epoch
+        uint64_t offset
+
+    enum fc_resume:
+        FC_RESUME_OFF
+        FC_RESUME_NEW
+        FC_RESUME_ALL
+        FC_RESUME_SINCE
+
     struct fc_answer:
         uint64_t client
         fc_span response
@@ -113,6 +130,9 @@ cdef extern from "fastcast.h" nogil:
         const fc_span *channels
         size_t channel_count
         fc_span address
+        fc_resume resume
+        const fc_position *positions
+        size_t position_count
 
     struct fc_channel_stats:
         uint64_t members
@@ -142,6 +162,8 @@ cdef extern from "fastcast.h" nogil:
         uint64_t dropped_oldest
         uint64_t dropped_newest
         uint64_t conflated
+        uint64_t replayed
+        uint64_t gaps
         uint64_t ignored
         uint64_t rate_limited
         uint64_t address_limited
@@ -165,6 +187,9 @@ cdef extern from "fastcast.h" nogil:
         uint64_t channels
         uint64_t threads
         uint64_t published
+        uint64_t history_messages
+        uint64_t history_bytes
+        uint64_t histories
 
     int fc_hub_create(fc_hub **hub, const fc_options *options)
     int fc_hub_start(fc_hub *hub)
@@ -177,6 +202,24 @@ cdef extern from "fastcast.h" nogil:
     void fc_hub_release(fc_hub *hub, fc_events *events)
     int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)
     int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload, fc_span key, uint64_t *reached)
+    int fc_hub_lead_history(fc_hub *hub, fc_span channel, const fc_position *position)
+    void fc_hub_release_history(fc_hub *hub, fc_span channel)
+    enum fc_recording:
+        FC_RECORD
+
+    int fc_hub_record(
+        fc_hub *hub,
+        fc_span channel,
+        bint text,
+        fc_span payload,
+        fc_span key,
+        uint64_t offset,
+        fc_recording recording,
+        uint64_t *reached,
+    )
+    int fc_hub_skip_history(fc_hub *hub, fc_span channel, uint64_t offset)
+    int fc_hub_forget_histories(fc_hub *hub)
+    void fc_hub_expire(fc_hub *hub)
     int fc_hub_broadcast(fc_hub *hub, bint text, fc_span payload, uint64_t *reached)
     int fc_hub_send(fc_hub *hub, uint64_t client, bint text, fc_span payload)
     int fc_hub_subscribe(fc_hub *hub, uint64_t client, fc_span channel)

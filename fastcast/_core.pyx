@@ -29,128 +29,10 @@ INFO = FC_EVENT_INFO
 
 cdef tuple POLICIES = ("close", "drop-oldest", "drop-newest", "latest")
 cdef tuple RELAYS = ("channel", "all", "off")
+cdef tuple RECORDINGS = ("all", "history", "others")
 
 
-cdef int check(int result) except -1:
-    if result == 0:
-        return 0
-    if result == -_errno.ENOMEM:
-        raise MemoryError()
-    if result == -_errno.EINVAL:
-        raise ValueError("not a name of a channel, or not one for this; or not a code and reason to close with")
-    raise OSError(-result, os.strerror(-result))
-
-
-cdef inline fc_span span_of(bytes data) noexcept:
-    cdef fc_span span
-    span.bytes = <const char *>data
-    span.length = len(data)
-    return span
-
-
-cdef inline fc_span text_span(str text) except *:
-    cdef Py_ssize_t length = 0
-    cdef fc_span span
-    span.bytes = PyUnicode_AsUTF8AndSize(text, &length)
-    span.length = <size_t>length
-    return span
-
-
-cdef inline bytes bytes_of(fc_span span):
-    return PyBytes_FromStringAndSize(<const char *>span.bytes, <Py_ssize_t>span.length)
-
-
-cdef inline str text_of(fc_span span):
-    return PyUnicode_DecodeUTF8(<const char *>span.bytes, <Py_ssize_t>span.length, NULL)
-
-
-cdef class _Payload:
-    """A message's text or bytes for the time of a call."""
-
-    cdef fc_span span
-    cdef bint text
-    cdef object owner
-    cdef Py_buffer view
-
-    def __cinit__(self, object data):
-        self.text = isinstance(data, str)
-        self.owner = data
-        if self.text:
-            self.span = text_span(<str>data)
-        else:
-            PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
-            self.span.bytes = self.view.buf
-            self.span.length = <size_t>self.view.len
-
-    def __dealloc__(self):
-        if not self.text:
-            PyBuffer_Release(&self.view)
-
-
-cdef object event_of(const fc_event *event):
-    """What Python gets for an event: its kind, and what belongs to that."""
-    if event.kind == FC_EVENT_MESSAGE:
-        return (
-            MESSAGE,
-            event.client,
-            text_of(event.channel) if event.channel.length else None,
-            text_of(event.bytes) if event.text else bytes_of(event.bytes),
-        )
-    if event.kind == FC_EVENT_CLOSED:
-        return CLOSED, event.client, event.code, text_of(event.bytes) if event.bytes.length else ""
-    if event.kind == FC_EVENT_JOINED or event.kind == FC_EVENT_LEFT:
-        return <int>event.kind, event.client, text_of(event.channel)
-    if event.kind == FC_EVENT_SLOW:
-        return SLOW, event.client, POLICIES[event.code], event.number
-    if event.kind == FC_EVENT_MISSING:
-        return MISSING, event.client
-    if event.kind == FC_EVENT_FLUSHED:
-        return FLUSHED, event.client
-    return INFO, event.number, info_of(event) if event.bytes.length else None
-
-
-cdef list events_of(fc_hub *hub, fc_events *taken):
-    """What was taken from the hub, which gets it back."""
-    cdef size_t i
-    if taken == NULL:
-        return []
-    try:
-        return [event_of(&taken.events[i]) for i in range(taken.count)]
-    finally:
-        fc_hub_release(hub, taken)
-
-
-cdef dict info_of(const fc_event *event):
-    cdef fc_info info
-    cdef const char *at = <const char *>event.bytes.bytes
-    cdef uint32_t length
-    cdef fc_span name
-    cdef uint32_t i
-    cdef list channels = []
-
-    # A copy, since the bytes may lie at any address.
-    memcpy(&info, at, sizeof(fc_info))
-    at += sizeof(fc_info)
-    for i in range(info.channels):
-        memcpy(&length, at, sizeof(length))
-        name.bytes = at + sizeof(length)
-        name.length = length
-        channels.append(text_of(name))
-        at += sizeof(length) + length
-    return {
-        "id": event.client,
-        "state": "open" if info.open else "closing",
-        "channels": channels,
-        "queued": info.queued,
-        "queued_bytes": info.queued_bytes,
-        "idle": info.idle / 1000,
-        "remote": info.remote.decode("ascii"),
-        "port": info.port,
-    }
-
-
-cdef void note_channel(void *context, fc_span name, uint64_t members) noexcept with gil:
-    (<list>context).append((text_of(name), members))
+include "_convert.pxi"
 
 
 cdef class Hub:
@@ -159,8 +41,9 @@ cdef class Hub:
     Lives in three steps: constructed (nothing runs), ``start()``, ``stop()`` until ``running`` is 0. All sizes are
     in bytes and all times in milliseconds.
 
-    ``rules`` are (name or pattern, policy, bytes, messages or None) for channels, of which the first that takes in a
-    channel's name holds; the last one is for everything else. ``listeners`` is a list with one list of listening, non-blocking sockets' fds for each shard, all of the same
+    ``rules`` are (name or pattern, policy, bytes, messages or None, messages to keep or None, milliseconds to keep them or
+    None) for channels, of which the first that takes in a channel's name holds; the last one is for everything else. With
+    neither of the last two a channel has no history; all histories together have ``max_history``. ``listeners`` is a list with one list of listening, non-blocking sockets' fds for each shard, all of the same
     length; the hub owns and closes them. ``timeout``, ``too_large``, ``full`` and ``too_many`` are the complete HTTP
     responses 408, 431, 503 and 429, which the shards send without asking. ``handled`` gives the clients' messages to
     ``events()`` instead of relaying them; ``closes`` and ``presence`` ask for those events.
@@ -189,6 +72,7 @@ cdef class Hub:
         bytes full not None,
         bytes too_many not None,
         list rules not None,
+        size_t max_history=0,
         double rate_limit=0,
         uint32_t rate_burst=1,
         object max_per_address=None,
@@ -216,10 +100,13 @@ cdef class Hub:
         options.max_connections = UINT32_MAX if max_connections is None else max_connections
         options.max_handshakes = UINT32_MAX if max_handshakes is None else max_handshakes
         options.max_message = max_message
-        _, policy, max_bytes, max_messages = rules[len(rules) - 1]
+        _, policy, max_bytes, max_messages, keep_messages, keep_time = rules[len(rules) - 1]
         options.policy = <fc_policy><int>POLICIES.index(policy)
         options.max_queue = max_bytes
         options.max_messages = max_messages or 0
+        options.keep_messages = keep_messages or 0
+        options.keep_time = keep_time or 0
+        options.max_history = max_history
         options.max_backlog = max_backlog
         options.max_head = max_head
         options.flush_interval = flush_interval
@@ -249,11 +136,13 @@ cdef class Hub:
             if fds_array == NULL or rule_array == NULL:
                 raise MemoryError()
             for i in range(<size_t>len(rules) - 1):
-                name, policy, max_bytes, max_messages = rules[i]
+                name, policy, max_bytes, max_messages, keep_messages, keep_time = rules[i]
                 rule_array[i].channels = text_span(name)
                 rule_array[i].policy = <fc_policy><int>POLICIES.index(policy)
                 rule_array[i].max_queue = max_bytes
                 rule_array[i].max_messages = max_messages or 0
+                rule_array[i].keep_messages = keep_messages or 0
+                rule_array[i].keep_time = keep_time or 0
             options.rules = rule_array
             options.rule_count = <unsigned int>(len(rules) - 1)
             i = 0
@@ -360,31 +249,44 @@ cdef class Hub:
         return events_of(self.hub, fc_hub_replies(self.hub))
 
     def answer(self, list answers not None):
-        """Answer clients that asked, by (client id, response, channels, address) for each.
+        """Answer clients that asked, by (client id, response, channels, address, since) for each.
 
         The response is written; then the WebSocket is open on the channels or, where they are None, the connection
-        ends. The address counts for ``max_per_address``, unless it's "". A client that has gone in the meantime is no
-        error.
+        ends. The address counts for ``max_per_address``, unless it's "". ``since`` is what the client wants of histories:
+        None for nothing, "new", "all", or a list of its positions, an epoch of 12 bytes and an offset each. A client that
+        has gone in the meantime is no error.
         """
         cdef Py_ssize_t n = len(answers)
         cdef Py_ssize_t total = 0
         cdef Py_ssize_t i = 0
         cdef Py_ssize_t used = 0
+        cdef Py_ssize_t positions = 0
+        cdef Py_ssize_t placed = 0
         cdef int result
         for answer in answers:
             total += 0 if answer[2] is None else len(answer[2])
+            positions += len(answer[4]) if isinstance(answer[4], list) else 0
         cdef fc_answer *array = <fc_answer *>malloc(n * sizeof(fc_answer) + 1)
         cdef fc_span *names = <fc_span *>malloc(total * sizeof(fc_span) + 1)
+        cdef fc_position *places = <fc_position *>malloc(positions * sizeof(fc_position) + 1)
         try:
-            if array == NULL or names == NULL:
+            if array == NULL or names == NULL or places == NULL:
                 raise MemoryError()
-            for client, response, channels, address in answers:
+            for client, response, channels, address, since in answers:
                 array[i].client = client
                 array[i].response = span_of(<bytes?>response)
                 array[i].accept = channels is not None
                 array[i].channels = names + used
                 array[i].channel_count = 0
                 array[i].address = text_span(address)
+                array[i].resume = resume_of(since)
+                array[i].positions = places + placed
+                array[i].position_count = 0
+                if isinstance(since, list):
+                    array[i].position_count = <size_t>len(since)
+                    for position in since:
+                        set_position(&places[placed], position)
+                        placed += 1
                 if channels is not None:
                     array[i].channel_count = <size_t>len(channels)
                     for channel in channels:
@@ -396,6 +298,7 @@ cdef class Hub:
         finally:
             free(array)
             free(names)
+            free(places)
         check(result)
 
     def publish(self, str channel not None, object data, str key=None):
@@ -418,6 +321,67 @@ cdef class Hub:
             result = fc_hub_publish(self.hub, name, payload.text, payload.span, its_key, &reached)
         check(result)
         return reached
+
+    def lead_history(self, str channel not None, tuple position not None):
+        """Give the channel's messages offsets from outside, with ``record``; ``position`` is that of the last one so far.
+
+        Forgets what is kept. ValueError for a channel that has no history.
+        """
+        cdef fc_span name = text_span(channel)
+        cdef fc_position its
+        set_position(&its, position)
+        check(fc_hub_lead_history(self.hub, name, &its))
+
+    def release_history(self, str channel not None):
+        """End that, and forget what is kept."""
+        cdef fc_span name = text_span(channel)
+        with nogil:
+            fc_hub_release_history(self.hub, name)
+
+    def record(self, str channel not None, object data, uint64_t offset, str key=None, str to="all"):
+        """``publish`` to a channel that is led, with an offset; returns whether that is a new one.
+
+        Otherwise nothing happens. ``to`` is ``"all"``, ``"history"`` for what nobody is to hear, or ``"others"``, for what
+        the history has already: those who don't resume.
+        """
+        cdef fc_recording recording = <fc_recording><int>RECORDINGS.index(to)
+        cdef _Payload payload = _Payload(data)
+        cdef fc_span name = text_span(channel)
+        cdef fc_span its_key
+        cdef uint64_t reached = 0
+        cdef int result
+
+        its_key.bytes = NULL
+        its_key.length = 0
+        if key is not None:
+            its_key = text_span(key)
+        with nogil:
+            result = fc_hub_record(self.hub, name, payload.text, payload.span, its_key, offset, recording, &reached)
+        if result == -_errno.EALREADY:
+            return False
+        check(result)
+        return True
+
+    def skip_history(self, str channel not None, uint64_t offset):
+        """Tell those who resume that messages up to the offset are lost, of a channel that is led."""
+        cdef fc_span name = text_span(channel)
+        cdef int result
+        with nogil:
+            result = fc_hub_skip_history(self.hub, name, offset)
+        check(result)
+
+    def forget_histories(self):
+        """Forget all that is kept: each channel begins an epoch of its own. Raises MemoryError."""
+        cdef int result
+
+        with nogil:
+            result = fc_hub_forget_histories(self.hub)
+        check(result)
+
+    def expire(self):
+        """Drop what was kept for its time in channels where nothing is published any more."""
+        with nogil:
+            fc_hub_expire(self.hub)
 
     def broadcast(self, object data):
         """The same to every client."""
@@ -509,9 +473,9 @@ cdef class Hub:
 
     def channels(self):
         """The channels and patterns that have clients, as a list of (name, clients)."""
-        cdef list found = []
+        cdef dict found = {}
         check(fc_hub_channels(self.hub, note_channel, <void *>found))
-        return found
+        return list(found.items())
 
     def channel_stats(self, str channel not None):
         """What became of messages to subscribers of just this name; None if there are none."""

@@ -19,6 +19,7 @@ from fastcast.channels import check_name, check_subscription
 from fastcast.config import Config
 from fastcast.handshake import Handshake, Upgrade
 from fastcast.handshake import Refuse as Refusal
+from fastcast.history import Since, since_of
 from fastcast.launch import MAX_HEAD
 from fastcast.proxies import Proxies, address_key
 from fastcast.request import Accept, Refuse, Request
@@ -45,6 +46,8 @@ class Answer(NamedTuple):
     """Under which it counts for ``max_per_address``; empty: it doesn't."""
     state: Any = None
     """That of the client."""
+    since: Since | None = None
+    """What it wants of the histories of its channels."""
 
 
 @dataclass(slots=True)
@@ -84,7 +87,8 @@ class Admission:
         self._address_count = address_count
         self._patience = 2 * config.handshake_timeout
         self._most = config.max_per_address
-        self._briefly = not (config.trusted_proxy or has_tokens or on_connect)
+        self._keeps = config.keeps
+        self._briefly = not (config.trusted_proxy or has_tokens or on_connect or config.keeps)
         self._failed = Answer(self._handshake.refuse(500, "the server failed to decide").response, None)
         self._full_house = Answer(self._handshake.too_many, None)
 
@@ -212,7 +216,17 @@ class Admission:
             encode_frame(message.encode() if isinstance(message, str) else message, isinstance(message, str))
             for message in accept.hello
         ]
-        return Answer(b"".join((response, *hello)), channels, case.address, accept.state)
+        return Answer(
+            b"".join((response, *hello)), channels, case.address, accept.state, self._since(case.request)
+        )
+
+    def _since(self, request: Request) -> Since | None:
+        if not self._keeps:
+            return None
+        try:
+            return since_of(request.query_string)
+        except ValueError as error:
+            raise Refuse(400, str(error)) from None
 
     def _default_channels(self, request: Request) -> tuple[str, ...]:
         """Those that the client's token names; the path, if it names none."""

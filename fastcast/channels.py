@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from fastcast.history import History, Keep
 from fastcast.options import GIB, Choice, Count, Kind, Size
 
 MOST_BYTES: Final = 1024
@@ -53,14 +54,28 @@ def check_name(name: object) -> str:
     return checked
 
 
+def takes_in(pattern: str, name: str) -> bool:
+    """Whether a pattern, or name, takes in a name."""
+    wanted, tokens = pattern.split("."), name.split(".")
+    if wanted[-1] == ">":
+        del wanted[-1]
+        if len(tokens) <= len(wanted):
+            return False
+    elif len(tokens) != len(wanted):
+        return False
+    return all(want in ("*", token) for want, token in zip(wanted, tokens, strict=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for clients that lag behind the messages of some channels; None is what holds elsewhere."""
+    """What holds for some channels, and for clients that lag behind their messages; None is what holds
+    elsewhere."""
 
     channels: str
     slow: str | None = None
     max_queue: int | None = None
     max_queue_messages: int | None = None
+    history: Keep | None = None
 
     def __str__(self) -> str:
         """The rule as :func:`parse_rule` reads it."""
@@ -76,6 +91,7 @@ SETTINGS: Final[Mapping[str, Kind]] = {
     "slow": Choice(POLICIES, "POLICY"),
     "max_queue": Size(1, 1024 * GIB),
     "max_queue_messages": Count(1, 1_000_000_000),
+    "history": History(),
 }
 """What a rule may set. The options of the same names hold where no rule does."""
 

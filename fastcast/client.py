@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fastcast.channels import check_subscription
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 Data: TypeAlias = str | bytes | bytearray | memoryview
 """What can be sent: str goes out as text, the others as binary."""
+
+
+class Unshared(int):
+    """What ``publish`` and ``broadcast`` return while the bus between servers can't be reached: for how many
+    subscriptions of this server the message is queued, which is all that it reaches."""
+
 
 MOST_REASON: Final = 123
 """Bytes of the reason in a Close: RFC 6455, section 5.5."""
@@ -41,14 +48,19 @@ class Clients:
 
     def __init__(self) -> None:
         self._hub: Hub | None = None
+        self._want: Callable[[str], None] | None = None
         self._running = False
         self._states: dict[int, Any] | None = None
         # Held where a state comes or goes: a thread must not set one anew that it has just seen being there.
         self._lock = threading.Lock()
 
-    def begin(self, hub: Hub, *, keep: bool) -> None:
-        """The server has started; with ``keep``, one hears of each client's end, and ``forget`` is called."""
+    def begin(self, hub: Hub, *, keep: bool, want: Callable[[str], None] | None = None) -> None:
+        """The server has started; with ``keep``, one hears of each client's end, and ``forget`` is called.
+
+        ``want`` is told of each channel or pattern before a client is subscribed to it.
+        """
         self._hub = hub
+        self._want = want
         self._running = True
         self._states = {} if keep else None
 
@@ -73,6 +85,8 @@ class Clients:
     def subscribe(self, client: int, channel: str) -> None:
         check_subscription(channel)
         if self._hub is not None:
+            if self._want is not None:
+                self._want(channel)
             self._hub.subscribe(client, channel)
 
     def unsubscribe(self, client: int, channel: str) -> None:

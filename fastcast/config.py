@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from fastcast.channels import POLICIES, Rule, Rules
-from fastcast.errors import ConfigError
+from fastcast.channels import POLICIES, Rule, Rules, is_pattern, takes_in
+from fastcast.consistency import HEADROOM, HMAC, SIGNATURES, check_together
+from fastcast.history import History, Keep
 from fastcast.options import (
     GIB,
-    KIB,
     MIB,
     TOKEN,
     Choice,
@@ -30,15 +30,10 @@ from fastcast.options import (
     Text,
     declare,
     declared,
-    format_size,
     gather,
 )
 from fastcast.proxies import NETWORKS
 from fastcast.shards import MOST_SHARDS
-
-HEADROOM: Final = 64 * KIB
-"""Bytes beyond one message of the largest size that may always wait for a client, for frame headers and small
-messages: without it a single large message would cut off every client that does not take it whole at once."""
 
 # RFC 6454, section 6.2: no path, no user, and a host that is already in its ASCII form; or "*." before a
 # domain of two labels at least, for its subdomains.
@@ -46,23 +41,15 @@ _ORIGIN: Final = re.compile(
     r"\*|null|[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\*(?:\.[a-z0-9_-]+){2,}|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?",
     re.ASCII | re.IGNORECASE,
 )
-HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""Algorithms of tokens that take a secret, and its least bytes (RFC 7518, sections 3.1 and 3.2)."""
-
-SIGNATURES: Final = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA"),
+_BUS: Final = re.compile(
+    r"(?:nats|tls|ws|wss|rediss?)://[^\s/,]+(?:/\S*)?|unix:///\S+|rediss?\+sentinel://[^\s/]+/[^\s/]+",
+    re.ASCII | re.IGNORECASE,
 )
-"""Those that take a public key."""
-
 PLACES: Final = ("query", "header", "cookie", "subprotocol")
 """Where a client may bring its token."""
 
 RELAYS: Final = ("channel", "all", "off")
 """Where a client's message may go."""
-
-LEAST_TOKEN: Final = 16
-"""Characters of the admin port's token."""
 
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -222,14 +209,23 @@ class Config:
             " and key, only the newest.",
         ),
     )
+    history: Keep = field(
+        default=Keep(),
+        metadata=declare(
+            History(),
+            "Messages",
+            "What a channel keeps of its last messages for clients that come back with ?since=: a number of"
+            " messages, a time such as 5m, both as in 100/5m, whichever is less, or off.",
+        ),
+    )
     channel: tuple[Rule, ...] = field(
         default=(),
         metadata=declare(
             Rules(),
             "Messages",
-            "Other limits and policy for some channels, such as 'prices.* slow=latest max_queue=64KiB"
-            " max_queue_messages=100'; may be repeated, the first that takes in a channel's name holds. * is"
-            " any part between dots, a last > one or more of them.",
+            "Other limits, policy or history for some channels, such as 'prices.* slow=latest"
+            " max_queue=64KiB max_queue_messages=100 history=5m'; may be repeated, the first that takes in a"
+            " channel's name holds. * is any part between dots, a last > one or more of them.",
         ),
     )
     max_connections: int | None = field(
@@ -288,6 +284,15 @@ class Config:
             "Bytes of messages alive in the whole process; near the limit nothing more is read from clients,"
             " at the limit those who lag are disconnected. auto is 256MiB, or eight messages of the largest"
             " size if that is more.",
+        ),
+    )
+    max_history: int = field(
+        default=64 * MIB,
+        metadata=declare(
+            Size(1, 1024 * GIB),
+            "Limits",
+            "Bytes of messages that channels keep, all together; beyond them the oldest of the channels that"
+            " were quiet for longest go first.",
         ),
     )
     rate_limit: float = field(
@@ -392,6 +397,60 @@ class Config:
             " the file than a flag, which others on the machine see.",
         ),
     )
+    bus: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata=declare(
+            Several(_BUS, "the URL of a bus (write nats://host:4222 or redis://host:6379)", "URL"),
+            "Bus",
+            "Broker that carries messages between servers, so that clients of all of them hear what is"
+            " published on one: nats://, tls://, redis://, rediss://, or redis+sentinel://HOST,HOST/SERVICE;"
+            " may be repeated for several addresses of the same one.",
+        ),
+    )
+    bus_prefix: str = field(
+        default="fastcast",
+        metadata=declare(
+            Text("NAME"),
+            "Bus",
+            "What the names of channels begin with on the bus: channel prices is fastcast.prices there.",
+        ),
+    )
+    bus_alone: str = field(
+        default="deliver",
+        metadata=declare(
+            Choice(("deliver", "refuse"), "WHAT"),
+            "Bus",
+            "What becomes of messages while the bus can't be reached: deliver, to this server's clients"
+            " alone, or refuse.",
+        ),
+    )
+    bus_credentials: str | None = field(
+        default=None,
+        metadata=declare(Optional("FILE"), "Bus", "File of NATS credentials: a JWT and a seed."),
+    )
+    bus_nkey: str | None = field(
+        default=None,
+        metadata=declare(Optional("FILE"), "Bus", "File with the seed of a NATS nkey."),
+    )
+    bus_ca: str | None = field(
+        default=None,
+        metadata=declare(
+            Optional("FILE"), "Bus", "File of certificates to trust, in the place of the system's."
+        ),
+    )
+    bus_certificate: str | None = field(
+        default=None,
+        metadata=declare(
+            Optional("FILE"), "Bus", "File with this server's certificate, where the bus asks for one."
+        ),
+    )
+    bus_key: str | None = field(
+        default=None,
+        metadata=declare(
+            Optional("FILE"), "Bus", "File with the certificate's key, if it's a file of its own."
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=declare(
@@ -403,7 +462,7 @@ class Config:
 
     def __post_init__(self) -> None:
         values = {option.name: option.check(getattr(self, option.name), option.name) for option in OPTIONS}
-        _check_together(values, {})
+        check_together(values, {}, OPTIONS)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -426,9 +485,24 @@ class Config:
         """Messages that a client may send at once: ``rate_burst``, or what auto comes to."""
         return max(1, math.ceil(self.rate_limit)) if self.rate_burst is None else self.rate_burst
 
+    def keep_of(self, channel: str) -> Keep:
+        """What a channel keeps; a pattern keeps nothing."""
+        if is_pattern(channel):
+            return Keep()
+        for rule in self.channel:
+            if takes_in(rule.channels, channel):
+                return self.history if rule.history is None else rule.history
+        return self.history
+
     @property
-    def rules(self) -> list[tuple[str, str, int, int | None]]:
-        """For the core: channels, policy, bytes and messages (None: any number) that may wait for a client.
+    def keeps(self) -> bool:
+        """Whether channels have a history, or some of them."""
+        return bool(self.history) or any(rule.history for rule in self.channel)
+
+    @property
+    def rules(self) -> list[tuple[str, str, int, int | None, int | None, int | None]]:
+        """For the core: channels, policy, bytes and messages (None: any number) that may wait for a client,
+        messages to keep and milliseconds to keep them.
 
         The first that takes in a channel's name holds; the last one takes in all.
         """
@@ -438,10 +512,12 @@ class Config:
                 rule.slow or self.slow,
                 rule.max_queue or self.queue_limit,
                 rule.max_queue_messages or self.max_queue_messages,
+                *_kept(self.history if rule.history is None else rule.history),
             )
             for rule in self.channel
         ]
-        return [*rules, (">", self.slow, self.queue_limit, self.max_queue_messages)]
+        last = (">", self.slow, self.queue_limit, self.max_queue_messages, *_kept(self.history))
+        return [*rules, last]
 
     @classmethod
     def load(
@@ -462,76 +538,14 @@ class Config:
         """
         given, spelling = gather(OPTIONS, flags, environ, file)
         values = {option.name: getattr(base, option.name, option.default) for option in OPTIONS} | given
-        _check_together(values, spelling)
+        check_together(values, spelling, OPTIONS)
         return cls(**values)
+
+
+def _kept(keep: Keep) -> tuple[int | None, int | None]:
+    """Messages, and milliseconds."""
+    return keep.messages, None if keep.seconds is None else round(keep.seconds * 1000)
 
 
 OPTIONS: Final = declared(Config)
 """All options, in the order in which the help text shows them."""
-
-
-def _check_together(values: Mapping[str, Any], spelling: Mapping[str, str]) -> None:
-    message, backlog = values["max_message"], values["max_backlog"]
-    # Otherwise a message of the largest size could be read from its sender, but never be passed on.
-    if backlog is not None and backlog < message + HEADROOM:
-        names = [spelling.get(name, name) for name in ("max_backlog", "max_message")]
-        raise ConfigError(
-            f"{names[0]}: {format_size(backlog)} is too little for {names[1]}, {format_size(message)}"
-            f" (it takes {format_size(message + HEADROOM)})"
-        )
-    _check_proxies(values, spelling)
-    _check_tokens(values, spelling)
-    _check_admin(values, spelling)
-
-
-def _check_proxies(values: Mapping[str, Any], spelling: Mapping[str, str]) -> None:
-    # Nobody may send what nobody is trusted to send.
-    if values["proxy_protocol"] and not values["trusted_proxy"]:
-        name = spelling.get("proxy_protocol", "proxy_protocol")
-        raise ConfigError(f"{name}: needs trusted_proxy, the proxies that send the header")
-
-
-def _check_admin(values: Mapping[str, Any], spelling: Mapping[str, str]) -> None:
-    def name(option: str) -> str:
-        return spelling.get(option, option)
-
-    token = values["admin_token"]
-    if values["admin_port"] is None:
-        # A token alone is fine: `fastcast publish` reads the same variable.
-        if values["admin_host"] != "127.0.0.1":
-            raise ConfigError(f"{name('admin_host')}: needs admin_port")
-        return
-    if token is None:
-        raise ConfigError(f"{name('admin_port')}: needs admin_token, or anybody could publish")
-    if len(token) < LEAST_TOKEN:
-        raise ConfigError(f"{name('admin_token')}: takes {LEAST_TOKEN} characters at least")
-    # It is to fit into a header, and to come out of it as it was.
-    if not token.isascii() or token != token.strip():
-        raise ConfigError(f"{name('admin_token')}: takes ASCII, without blanks at its ends")
-
-
-def _check_tokens(values: Mapping[str, Any], spelling: Mapping[str, str]) -> None:
-    def name(option: str) -> str:
-        return spelling.get(option, option)
-
-    secret, file = values["jwt_secret"], values["jwt_jwks_file"]
-    if secret is not None and file is not None:
-        raise ConfigError(f"{name('jwt_secret')}: excludes {name('jwt_jwks_file')}")
-    if secret is None and file is None:
-        for option in OPTIONS:
-            # Whoever sets one of these believes that tokens are asked for.
-            if option.name.startswith("jwt_") and values[option.name] != option.default:
-                raise ConfigError(f"{name(option.name)}: needs jwt_secret or jwt_jwks_file")
-        return
-    fitting, key = (tuple(HMAC), "jwt_secret") if file is None else (SIGNATURES, "jwt_jwks_file")
-    for algorithm in values["jwt_algorithm"]:
-        if algorithm not in fitting:
-            raise ConfigError(f"{name('jwt_algorithm')}: {algorithm} doesn't go with {name(key)}")
-    # Whoever has any token can try secrets in peace until one fits.
-    for algorithm in () if secret is None else values["jwt_algorithm"] or ("HS256",):
-        if len(secret.encode()) < HMAC[algorithm]:
-            raise ConfigError(f"{name('jwt_secret')}: {algorithm} takes {HMAC[algorithm]} bytes at least")
-    if not values["jwt_from"]:
-        raise ConfigError(f"{name('jwt_from')}: no place is left for a token")
-    if not TOKEN.fullmatch(values["jwt_name"]):
-        raise ConfigError(f"{name('jwt_name')}: {values['jwt_name']!r} can't be the name of a cookie")

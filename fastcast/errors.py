@@ -21,5 +21,9 @@ class OverloadError(FastcastError):
     """A message was not published: too much is under way, and the shards must catch up. Try again later."""
 
 
+class BusError(FastcastError):
+    """A message was not published: the bus between the servers can't be reached."""
+
+
 class PublishError(FastcastError):
     """A message was not published from outside: the admin port refused it, or could not be reached."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from fastcast.admission import Admission, Answer
 from fastcast.client import Client, Clients
 from fastcast.config import Config
 from fastcast.dispatch import Dispatcher, Pool
+from fastcast.history import Since
 from fastcast.presence import Presence
 from fastcast.questions import Questions
 
@@ -42,10 +43,12 @@ class Intake:
         clients: Clients,
         presence: Presence,
         ended: Callable[[], None],
+        ready: Callable[[tuple[str, ...], Since | None], Awaitable[Any] | None] | None = None,
     ) -> None:
         """``handlers`` are by the names of their decorators. Takes a running loop, on which it works at once.
 
         ``ended`` is called once: when the hub has ended, all that it had is taken, and every handler is done.
+        ``ready`` may give something to wait for before a client is admitted to channels.
         """
         self._hub = hub
         self._admission = admission
@@ -53,6 +56,7 @@ class Intake:
         self._clients = clients
         self._presence = presence
         self._ended = ended
+        self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._admissions = Pool(config.max_handlers)
         self._requests: deque[tuple[int, bytes, str, int]] = deque()
@@ -129,13 +133,26 @@ class Intake:
     def _decide(self, client: int, head: bytes, host: str, port: int) -> None:
         decision = self._admission.decide(head, host, port)
         if isinstance(decision, Answer):
-            self._answers.append((client, decision))
+            self._decided(client, decision)
         else:
             self._admissions.run(decision, partial(self._admitted, client))
 
     def _admitted(self, client: int, decided: asyncio.Future[Answer]) -> None:
         if not decided.cancelled():
-            self._answers.append((client, decided.result()))
+            self._decided(client, decided.result())
+        self._go_on()
+
+    def _decided(self, client: int, answer: Answer) -> None:
+        waiting = None
+        if self._ready is not None and answer.channels is not None:
+            waiting = self._ready(answer.channels, answer.since)
+        if waiting is None:
+            self._answers.append((client, answer))
+        else:
+            self._admissions.run(waiting, partial(self._prepared, client, answer))
+
+    def _prepared(self, client: int, answer: Answer, _: asyncio.Future[Any]) -> None:
+        self._answers.append((client, answer))
         self._go_on()
 
     def _send_answers(self) -> None:
@@ -145,7 +162,9 @@ class Intake:
         for client, answer in answers:
             if answer.channels is not None:
                 self._clients.admit(client, answer.state)
-        self._hub.answer([(client, each.response, each.channels, each.address) for client, each in answers])
+        self._hub.answer(
+            [(client, each.response, each.channels, each.address, each.since) for client, each in answers]
+        )
 
     # ---- events ----
 

@@ -69,6 +69,7 @@ def launch(
             full=responses.full,
             too_many=responses.too_many,
             rules=config.rules,
+            max_history=config.max_history,
             rate_limit=config.rate_limit,
             rate_burst=config.burst_limit,
             max_per_address=config.max_per_address,

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+
+class Present(NamedTuple):
+    """A client that is subscribed to a channel, on whatever server."""
+
+    server: str
+    """The server's id, one of ``server.everywhere.servers``."""
+    client: int
+    """The client's id there."""
+    told: Any
+    """What ``on_presence`` tells of it there; None without that."""
+
 
 class Presence:
     """The clients of each channel and pattern, in the order in which they joined.

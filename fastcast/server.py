@@ -24,9 +24,10 @@ import uvloop
 from fastcast._core import Hub
 from fastcast.admission import Admission
 from fastcast.channels import check_name, check_subscription
-from fastcast.client import Client, Clients, Data, explain, not_running
+from fastcast.client import Client, Clients, Data, Unshared, explain, not_running
 from fastcast.config import OPTIONS, Config
-from fastcast.errors import ConfigError, FastcastError, StartError
+from fastcast.errors import BusError, ConfigError, FastcastError, StartError
+from fastcast.everywhere import Everywhere, Home
 from fastcast.intake import Intake
 from fastcast.launch import launch, milliseconds
 from fastcast.presence import Presence
@@ -34,6 +35,7 @@ from fastcast.watch import Watch
 
 if TYPE_CHECKING:
     from fastcast.admin import Admin
+    from fastcast.bus import Bus
     from fastcast.request import Accept, Request
 
 __all__ = ["Client", "Data", "Server", "serve"]
@@ -58,6 +60,7 @@ _MessageT = TypeVar("_MessageT", bound=Callable[[Client, str | bytes], object])
 _DisconnectT = TypeVar("_DisconnectT", bound=Callable[[Client, int, str], object])
 _SlowT = TypeVar("_SlowT", bound=Callable[[Client, str, int], object])
 _ChannelT = TypeVar("_ChannelT", bound=Callable[[Client, str], object])
+_TellT = TypeVar("_TellT", bound=Callable[[Client], object])
 
 
 class Server:
@@ -92,6 +95,7 @@ class Server:
         self._presence = Presence()
         self._hub: Hub | None = None
         self._admin: Admin | None = None
+        self._bus: Bus | None = None
         self._port = 0
         self._stopping = False
         self._over = asyncio.Event()
@@ -158,6 +162,13 @@ class Server:
         """
         return self._set("on_leave", handler)
 
+    def on_presence(self, handler: _TellT) -> _TellT:
+        """``handler(client)`` tells what other servers may know of a client: anything that JSON can say.
+
+        A plain function, which ``server.everywhere.presence()`` calls for each client of a channel.
+        """
+        return self._set("on_presence", handler)
+
     def _set(self, name: str, handler: _HandlerT) -> _HandlerT:
         if self._hub is not None:
             raise FastcastError(f"{name} must be set before the server starts")
@@ -186,20 +197,38 @@ class Server:
         if on_connect is None:
             admission.decide(_REHEARSAL, "", 0)
         wants_ends = bool(self._handlers) or config.presence
-        hub, self._port = launch(
-            config,
-            admission,
-            handled="on_message" in self._handlers,
-            closes=wants_ends,
-            presence=config.presence,
-        )
-        self._hub = hub
+        handlers, bus = self._handlers, None
+        if config.bus:
+            bus, relay = await self._connect_bus()
+            handlers = {**relay, **handlers}
+        try:
+            hub, self._port = launch(
+                config,
+                admission,
+                handled="on_message" in handlers,
+                closes=wants_ends,
+                presence=config.presence,
+            )
+            if bus is not None:
+                await bus.begin(hub, Home(self, self._handlers))
+        except BaseException:
+            if bus is not None:
+                await bus.stop()
+            raise
+        self._hub, self._bus = hub, bus
         self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._intake = Intake(
-            hub, config, admission, self._handlers, self._clients, self._presence, self._on_end
+            hub,
+            config,
+            admission,
+            handlers,
+            self._clients,
+            self._presence,
+            self._on_end,
+            None if bus is None else bus.ready,
         )
-        self._clients.begin(hub, keep=wants_ends)
+        self._clients.begin(hub, keep=wants_ends, want=None if bus is None else bus.want)
         self._look_out(Watch(hub.stats, _log))
         if admin is not None:
             await self._start_admin(admin)
@@ -217,6 +246,10 @@ class Server:
         self._stopping = True
         self._clients.stop()
         self._intake.stop()
+        if self._bus is not None and seconds > 0:
+            with suppress(FastcastError, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._bus.flush()
         self._hub.stop(milliseconds(seconds))
         try:
             async with asyncio.timeout(seconds):
@@ -348,12 +381,16 @@ class Server:
     def broadcast(self, data: Data, channel: str | None = None) -> int:
         """Send a message to every client, once each; with a channel, the same as ``publish``.
 
-        Returns for how many clients it is. Raises as ``publish`` does.
+        Returns for how many clients of this server it is. Raises as ``publish`` does.
         """
         if channel is not None:
             return self.publish(channel, data)
+        hub, bus = self._core(), self._bus
+        if bus is not None:
+            is_shared = bus.publish(None, data)
+            return (int if is_shared else Unshared)(hub.stats()["clients"])
         try:
-            return self._core().broadcast(data)
+            return hub.broadcast(data)
         except OSError as error:
             raise explain(error) from None
 
@@ -364,11 +401,18 @@ class Server:
         microseconds for any number. Where the policy is ``latest``, it replaces an older one of the same key
         that still waits for a client.
 
-        Raises OverloadError when too much is under way already, ValueError for more than 1 GiB, a bad name or
-        a pattern, and FastcastError when the server isn't running.
+        With a bus the message reaches the subscribers on all servers, and the number is that of this one's;
+        an :class:`fastcast.Unshared` while the bus can't be reached, or BusError if ``bus_alone`` says so.
+
+        Raises OverloadError when too much is under way already, ValueError for more than 1 GiB (or than the
+        bus takes), a bad name or a pattern, and FastcastError when the server isn't running.
         """
+        hub, bus = self._core(), self._bus
+        if bus is not None:
+            is_shared = bus.publish(check_name(channel), data, key)
+            return (int if is_shared else Unshared)(hub.count(channel))
         try:
-            return self._core().publish(channel, data, key)
+            return hub.publish(channel, data, key)
         except OSError as error:
             raise explain(error) from None
         except ValueError:
@@ -402,6 +446,12 @@ class Server:
             raise FastcastError("presence is off: start the server with presence=True")
         return [Client(self._clients, id) for id in self._presence.clients(check_subscription(channel))]
 
+    @property
+    def everywhere(self) -> Everywhere:
+        """Counts and presence over all servers of the bus."""
+        self._alive()
+        return Everywhere(Home(self, self._handlers), lambda: self._bus)
+
     def stats(self, channel: str | None = None) -> dict[str, Any]:
         """Counters since the start, and gauges: summed up, and for each shard under ``"shards"``.
 
@@ -412,7 +462,7 @@ class Server:
         """
         hub = self._started()
         if channel is None:
-            return hub.stats()
+            return hub.stats() if self._bus is None else {**hub.stats(), "bus": self._bus.stats()}
         stats = hub.channel_stats(check_subscription(channel)) or _NO_SUBSCRIBERS
         ended = stats["delivered"] + stats["dropped"] + stats["gone"]
         return {**stats, "queued": stats["sent"] - ended}
@@ -423,6 +473,9 @@ class Server:
         Returns how many deliveries are in such queues.
         """
         hub = self._core()
+        if self._bus is not None:
+            with suppress(BusError):  # then it's this server's clients alone that matter
+                await self._bus.flush()
         await self._intake.questions.flush()
         return int(hub.stats()["queued"])
 
@@ -469,6 +522,16 @@ class Server:
     def _count_address(self, address: str) -> int:
         return 0 if self._hub is None else self._hub.address_count(address)
 
+    async def _connect_bus(self) -> tuple[Bus, dict[str, Callable[..., Any]]]:
+        """The bus; and a handler that does over it what the core does where there is none."""
+        from fastcast.bus import Relay, open_bus
+
+        bus = open_bus(self._config)
+        await bus.start()
+        if self._config.relay == "off":
+            return bus, {}
+        return bus, {"on_message": Relay(self.publish, self.broadcast, to_all=self._config.relay == "all")}
+
     def _make_admin(self) -> Admin | None:
         if self._config.admin_port is None:
             return None
@@ -486,7 +549,7 @@ class Server:
             await admin.start()
         except BaseException:
             await self.stop(0)
-            self._hub, self._port, self._stopping = None, 0, False
+            self._hub, self._bus, self._port, self._stopping = None, None, 0, False
             raise
         self._admin = admin
         if self._stopping:  # meanwhile: then nobody else ends it
@@ -495,6 +558,7 @@ class Server:
     def _look_out(self, watch: Watch) -> None:
         """Look at the limits of the machine now, and again and again."""
         watch.poll()
+        self._started().expire()
         self._next_look = self._loop.call_later(_WATCH_INTERVAL, self._look_out, watch)
 
     def _on_end(self) -> None:
@@ -504,11 +568,12 @@ class Server:
         self._ending = self._loop.create_task(self._end())
 
     async def _end(self) -> None:
-        try:
-            if self._admin is not None:
-                await self._admin.stop()
-        except Exception:
-            _log.exception("the admin port did not end as it should")
+        for name, part in (("admin port", self._admin), ("bus", self._bus)):
+            try:
+                if part is not None:
+                    await part.stop()
+            except Exception:
+                _log.exception("the %s did not end as it should", name)
         self._over.set()
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fastcast.config import SIGNATURES, Config
+from fastcast.config import Config
+from fastcast.consistency import SIGNATURES
 from fastcast.errors import ConfigError, StartError
 from fastcast.request import Request
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -16,8 +17,11 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks, for --strict-markers."""
+    """Declare the marks, for --strict-markers, and have SIGINT end what tests start."""
     config.addinivalue_line("markers", "slow: takes more than ten seconds, or may on a small machine")
+    # A shell's background jobs start with SIGINT ignored, and programs that tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -17,22 +17,23 @@ CORE = PACKAGE / "core"
 LOAD = PACKAGE / "load"
 BENCH = PACKAGE / "bench"
 ADMIN = PACKAGE / "admin"
+BUS = PACKAGE / "bus"
 
 MOST_LINES = 620
 
 # From the top down: a file includes its own layer and those below. A new file needs a place here.
 LAYERS = (
-    ("door.c", "hub.c", "hub.h"),
+    ("door.c", "door.h", "door_history.c", "hub.c", "hub.h"),
     ("shard.c",),
     ("accept.c", "accept.h", "inspect.c", "inspect.h", "sweep.c", "sweep.h"),
-    ("conn.c", "conn.h", "fanout.c", "fanout.h"),
-    ("read.c", "read.h", "write.c", "write.h"),
-    ("shard.h",),
+    ("conn.c", "conn.h", "fanout.c", "fanout.h", "resume.c", "resume.h"),
+    ("marks.c", "marks.h", "read.c", "read.h", "shared.c", "shared.h", "write.c", "write.h"),
+    ("publish.c", "publish.h", "shard.h"),
     ("exchange.c", "exchange.h", "extra.c", "room.c", "waiting.c", "waiting.h"),
     ("extra.h", "room.h"),
     ("inbox.c", "inbox.h", "mailbox.c", "mailbox.h", "queue.c", "queue.h", "remote.c", "remote.h"),
     ("client.c", "client.h"),
-    ("address.c", "address.h", "channel.c", "channel.h"),
+    ("address.c", "address.h", "channel.c", "channel.h", "history.c", "history.h"),
     ("patterns.c", "patterns.h", "rules.c", "rules.h"),
     ("head.c", "head.h", "inbound.c", "inbound.h", "io.h", "io_epoll.c", "io_uring.c", "ready.c", "ready.h"),
     ("message.c", "message.h"),
@@ -43,25 +44,38 @@ LAYERS = (
 )
 
 # The steps of the loop call each other: to drop a client is a step of writing, and to write one of dropping.
-STEPS = {"accept", "conn", "fanout", "read", "write"}
+STEPS = {"accept", "conn", "fanout", "read", "resume", "write"}
 
 IMPORTS = {
-    "__init__": {"client", "config", "errors", "publisher", "request", "server"},
+    "__init__": {"client", "config", "errors", "everywhere", "presence", "publisher", "request", "server"},
     "__main__": {"cli"},
-    "admission": {"_core", "channels", "config", "handshake", "launch", "proxies", "request", "tokens"},
+    "admission": {
+        "_core",
+        "channels",
+        "config",
+        "handshake",
+        "history",
+        "launch",
+        "proxies",
+        "request",
+        "tokens",
+    },
     "application": {"errors", "server"},
     "batches": {"errors"},
-    "channels": {"options"},
+    "channels": {"history", "options"},
     "cli": {"__init__", "application", "config", "descriptors", "errors", "flags", "server"},
     "client": {"_core", "channels", "errors", "questions"},
-    "config": {"channels", "errors", "options", "proxies", "shards"},
+    "config": {"channels", "consistency", "history", "options", "proxies", "shards"},
+    "consistency": {"channels", "errors", "options"},
     "descriptors": set[str](),
     "dispatch": {"errors"},
+    "everywhere": {"bus", "channels", "errors", "presence", "server"},
     "flags": {"channels", "options"},
+    "history": {"options"},
     "options": {"errors"},
     "errors": set[str](),
     "handshake": {"responses"},
-    "intake": {"_core", "admission", "client", "config", "dispatch", "presence", "questions"},
+    "intake": {"_core", "admission", "client", "config", "dispatch", "history", "presence", "questions"},
     "launch": {"_core", "config", "errors", "listen", "shards"},
     "listen": {"errors"},
     "presence": set[str](),
@@ -75,10 +89,12 @@ IMPORTS = {
         "_core",
         "admin",
         "admission",
+        "bus",
         "channels",
         "client",
         "config",
         "errors",
+        "everywhere",
         "intake",
         "launch",
         "presence",
@@ -86,7 +102,7 @@ IMPORTS = {
         "watch",
     },
     "shards": set[str](),
-    "tokens": {"config", "errors", "request"},
+    "tokens": {"config", "consistency", "errors", "request"},
     "watch": {"doctor.advice", "doctor.facts", "listen"},
 }
 
@@ -127,7 +143,18 @@ ADMIN_LAYERS = (
     ("attempts", "host", "messages"),
     ("problem",),
 )
-ADMIN_BORROWS = {"channels", "config", "errors", "listen"}
+ADMIN_BORROWS = {"channels", "client", "config", "errors", "listen"}
+
+# What connects servers: the same.
+BUS_LAYERS = (
+    ("__init__",),
+    ("bus", "nats", "redis"),
+    ("jetstream", "records"),
+    ("incoming", "interest", "outbox", "peers", "relay"),
+    ("line", "tails", "twins", "wire"),
+    ("backoff", "coverage", "engine", "names"),
+)
+BUS_BORROWS = {"_core", "channels", "client", "config", "errors", "history", "presence"}
 
 HANDSHAKE_DOES_WITHOUT = {"asyncio", "socket", "select", "selectors", "ssl", "threading", "os"}
 
@@ -251,7 +278,7 @@ class TestLoad:
 class TestDoor:
     """_core.pyx converts, and does nothing else."""
 
-    PYX = (PACKAGE / "_core.pyx").read_text("utf-8")
+    PYX = "".join((PACKAGE / name).read_text("utf-8") for name in ("_core.pyx", "_convert.pxi"))
 
     def test_imports_nothing_that_reaches_the_system(self) -> None:
         modules = re.findall(
@@ -280,14 +307,19 @@ class TestPython:
     def test_imports_run_one_way(self, file: Path) -> None:
         assert own_imports(file) <= IMPORTS[file.stem]
 
-    @pytest.mark.parametrize("file", sorted(ADMIN.glob("*.py")), ids=lambda file: file.name)
-    def test_imports_of_the_admin_port_run_down(self, file: Path) -> None:
+    @pytest.mark.parametrize(
+        "file",
+        sorted((*ADMIN.glob("*.py"), *BUS.glob("*.py"))),
+        ids=lambda file: f"{file.parent.name}/{file.name}",
+    )
+    def test_imports_of_the_admin_port_and_the_bus_run_down(self, file: Path) -> None:
+        part = file.parent.name
+        layers, borrows = {"admin": (ADMIN_LAYERS, ADMIN_BORROWS), "bus": (BUS_LAYERS, BUS_BORROWS)}[part]
         for name in own_imports(file):
-            if name.startswith("admin."):
-                below = layer_of(name.removeprefix("admin."), ADMIN_LAYERS)
-                assert layer_of(file.stem, ADMIN_LAYERS) < below
+            if name.startswith(f"{part}."):
+                assert layer_of(file.stem, layers) < layer_of(name.removeprefix(f"{part}."), layers)
             else:
-                assert name in ADMIN_BORROWS
+                assert name in borrows
 
     def test_handshake_is_free_of_input_and_output(self) -> None:
         found = set(imported(ast.parse((PACKAGE / "handshake.py").read_text("utf-8"))))

@@ -7,7 +7,8 @@ import heapq
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableSequence
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableSequence, Sequence
 from hashlib import sha256
 from importlib import resources
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ from fastcast.admin.attempts import Attempts
 from fastcast.admin.host import Host
 from fastcast.admin.messages import Message, body_limit, read_messages
 from fastcast.admin.problem import MEDIA_TYPE, RETRY_AFTER, Problem
+from fastcast.client import Unshared
 from fastcast.errors import FastcastError
 
 _log = logging.getLogger("fastcast")
@@ -37,8 +39,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_application(server: Host, token: str, max_message: int) -> web.Application:
-    """The application for one server; ``token`` is what requests have to bring."""
-    interface = _Interface(server, token, max_message)
+    """The application for a server that somebody else keeps; ``token`` is what requests have to bring."""
+    # aiohttp has a cache that keeps handlers for long, and would keep the server and its fds.
+    interface = _Interface(weakref.proxy(server), token, max_message)
     application = web.Application(
         middlewares=[interface.guard], client_max_size=body_limit(max_message), logger=_log
     )
@@ -109,19 +112,22 @@ class _Interface:
         # From here on nothing waits: see attempts.py.
         messages = read_messages(content_type, query, body, self._max_message)
         if not keys:
-            return _json({"subscribers": self._publish(messages, [])})
+            subscribers: list[int] = []
+            return _published(subscribers, self._publish(messages, subscribers))
         raw_query = request.rel_url.raw_query_string.encode()
         attempt = self._attempts.find(keys[0], (content_type or "").encode(), raw_query, body)
         try:
-            self._publish(messages, attempt.subscribers)
+            unshared = self._publish(messages, attempt.subscribers)
         finally:
             self._attempts.keep(keys[0], attempt)
-        return _json({"subscribers": list(attempt.subscribers)})
+        return _published(attempt.subscribers, unshared)
 
-    def _publish(
-        self, messages: Iterable[Message], subscribers: MutableSequence[int]
-    ) -> MutableSequence[int]:
-        """Publish what follows the messages that have ``subscribers`` already, and add theirs."""
+    def _publish(self, messages: Iterable[Message], subscribers: MutableSequence[int]) -> int:
+        """Publish what follows the messages that have ``subscribers`` already, and add theirs.
+
+        Returns how many of them reach this server's clients alone, though there is a bus.
+        """
+        unshared = 0
         for channel, data, key in list(messages)[len(subscribers) :]:
             try:
                 if channel is None:
@@ -130,8 +136,11 @@ class _Interface:
                     count = self._server.publish(channel, data, key)
             except FastcastError as error:
                 raise Problem(503, str(error), RETRY_AFTER, subscribers) from None
+            except ValueError as error:  # channel and max_message have been looked at: the bus takes less
+                raise Problem(413, str(error), subscribers=subscribers) from None
             subscribers.append(count)
-        return subscribers
+            unshared += isinstance(count, Unshared)
+        return unshared
 
     # ---- channels and clients ----
 
@@ -209,6 +218,10 @@ class _Interface:
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _published(subscribers: Sequence[int], unshared: int) -> web.Response:
+    return _json({"subscribers": list(subscribers), **({"unshared": unshared} if unshared else {})})
 
 
 def _json(document: Any) -> web.Response:

@@ -45,6 +45,7 @@ class Admin:
 
     def __init__(self, server: Host, config: Config) -> None:
         self._config = config
+        self._server = server  # the application knows it only while this lives
         self._application = make_application(server, config.admin_token or "", config.max_message)
         self._runner: web.AppRunner | None = None
         self._port = 0

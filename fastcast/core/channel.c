@@ -7,6 +7,7 @@
 #include "channel.h"
 
 #include "hash.h"
+#include "history.h"
 #include "topic.h"
 
 #include <errno.h>
@@ -26,6 +27,8 @@ int fc_channels_init(struct fc_channels *channels, unsigned shards, const struct
     /* Without entropy, early at boot, the time must do. */
     if (getrandom(&channels->key, sizeof channels->key, GRND_NONBLOCK) != sizeof channels->key)
         channels->key = (uint64_t)(uintptr_t)channels->buckets ^ (uint64_t)time(NULL) << 32;
+    for (unsigned i = 0; i < rule_count; i++)
+        channels->keeps |= fc_rule_keeps(&rules[i]);
     fc_patterns_init(&channels->patterns, channels->key);
     pthread_mutex_init(&channels->lock, NULL);
     return 0;
@@ -46,11 +49,19 @@ static struct fc_channel **bucket(struct fc_channels *channels, uint32_t hash)
     return &channels->buckets[hash & (channels->bucket_count - 1)];
 }
 
-static struct fc_channel *lookup(struct fc_channels *channels, uint32_t hash, const char *name, size_t length)
+/* A record has the name of its channel, and another hash. */
+static uint32_t hash_of(const struct fc_channels *channels, const char *name, size_t length, bool record)
+{
+    return fc_hash(channels->key, name, length) + record;
+}
+
+static struct fc_channel *lookup(struct fc_channels *channels, uint32_t hash, const char *name, size_t length,
+                                 bool record)
 {
     struct fc_channel *channel = *bucket(channels, hash);
 
-    while (channel && !(channel->hash == hash && channel->length == length && !memcmp(channel->name, name, length)))
+    while (channel && !(channel->hash == hash && channel->length == length && (channel->history != NULL) == record &&
+                        !memcmp(channel->name, name, length)))
         channel = channel->next;
     return channel;
 }
@@ -80,6 +91,7 @@ static void grow(struct fc_channels *channels)
 static void destroy(struct fc_channel *channel)
 {
     pthread_mutex_destroy(&channel->lock);
+    fc_history_free(channel->history);
     free(channel->seats);
     free(channel);
 }
@@ -106,13 +118,25 @@ static struct fc_channel *make(const struct fc_channels *channels, const char *n
     return channel;
 }
 
-static struct fc_channel *enlist(struct fc_channels *channels, uint32_t hash, const char *name, size_t length)
+static int add_history(const struct fc_channels *channels, struct fc_channel *record)
+{
+    record->history = fc_history_new(record, channels->shards, &channels->rules[record->rule],
+                                     fc_rules_lossless(channels->rule_count, record->rule));
+    return record->history ? 0 : -ENOMEM;
+}
+
+static struct fc_channel *enlist(struct fc_channels *channels, uint32_t hash, const char *name, size_t length,
+                                 bool record)
 {
     struct fc_channel *channel = make(channels, name, length);
 
     if (!channel)
         return NULL;
     channel->hash = hash;
+    if (record && add_history(channels, channel)) {
+        destroy(channel);
+        return NULL;
+    }
     channel->pattern = fc_topic_is_pattern(name, length);
     if (channel->pattern) {
         if (fc_patterns_add(&channels->patterns, name, length, channel)) {
@@ -144,28 +168,46 @@ static void unlist(struct fc_channels *channels, struct fc_channel *channel)
     }
 }
 
-static struct fc_channel *acquire(struct fc_channels *channels, const char *name, size_t length, bool may_make)
+static struct fc_channel *acquire(struct fc_channels *channels, const char *name, size_t length, bool record,
+                                  bool may_make)
 {
-    uint32_t hash = fc_hash(channels->key, name, length);
+    uint32_t hash = hash_of(channels, name, length, record);
 
     pthread_mutex_lock(&channels->lock);
-    struct fc_channel *channel = lookup(channels, hash, name, length);
+    struct fc_channel *channel = lookup(channels, hash, name, length, record);
     if (channel)
         fc_channel_ref(channel);
     else if (may_make)
-        channel = enlist(channels, hash, name, length);
+        channel = enlist(channels, hash, name, length, record);
     pthread_mutex_unlock(&channels->lock);
     return channel;
 }
 
 struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *name, size_t length)
 {
-    return acquire(channels, name, length, true);
+    return acquire(channels, name, length, false, true);
 }
 
 struct fc_channel *fc_channels_find(struct fc_channels *channels, const char *name, size_t length)
 {
-    return acquire(channels, name, length, false);
+    return acquire(channels, name, length, false, false);
+}
+
+bool fc_channels_keep(const struct fc_channels *channels, const char *name, size_t length)
+{
+    if (!channels->keeps || fc_topic_is_pattern(name, length))
+        return false;
+    return fc_rule_keeps(&channels->rules[fc_rules_find(channels->rules, channels->rule_count, name, length)]);
+}
+
+struct fc_channel *fc_channels_get_record(struct fc_channels *channels, const char *name, size_t length)
+{
+    return acquire(channels, name, length, true, true);
+}
+
+struct fc_channel *fc_channels_find_record(struct fc_channels *channels, const char *name, size_t length)
+{
+    return channels->keeps ? acquire(channels, name, length, true, false) : NULL;
 }
 
 struct fc_channel *fc_channels_unlisted(struct fc_channels *channels)
@@ -192,22 +234,53 @@ static int add_to_audience(void *context, struct fc_channel *channel)
     return 0;
 }
 
-int fc_channels_resolve(struct fc_channels *channels, const char *name, size_t length, struct fc_audience *audience)
+/* The table is locked. */
+static int add_record(struct fc_channels *channels, const char *name, size_t length, bool may_make,
+                      struct fc_audience *audience)
 {
-    uint32_t hash = fc_hash(channels->key, name, length);
+    uint32_t hash = hash_of(channels, name, length, true);
+    struct fc_channel *record = lookup(channels, hash, name, length, true);
+
+    if (record)
+        return add_to_audience(audience, record);
+    if (!may_make)
+        return 0;
+    record = enlist(channels, hash, name, length, true);
+    if (!record)
+        return -ENOMEM;
+    audience->channels[audience->count++] = record; /* with the reference that it was made with; there's room for it */
+    return 0;
+}
+
+static int resolve(struct fc_channels *channels, const char *name, size_t length, bool keeps,
+                   struct fc_audience *audience)
+{
+    uint32_t hash = hash_of(channels, name, length, false);
 
     audience->count = 0;
     audience->capacity = sizeof audience->few / sizeof audience->few[0];
     audience->channels = audience->few;
     pthread_mutex_lock(&channels->lock);
-    struct fc_channel *channel = lookup(channels, hash, name, length);
+    struct fc_channel *channel = lookup(channels, hash, name, length, false);
     int error = channel ? add_to_audience(audience, channel) : 0;
+    if (!error && channels->keeps)
+        error = add_record(channels, name, length, keeps, audience);
     if (!error)
         error = fc_patterns_match(&channels->patterns, name, length, add_to_audience, audience);
     pthread_mutex_unlock(&channels->lock);
     if (error)
         fc_channels_release(channels, audience);
     return error;
+}
+
+int fc_channels_resolve(struct fc_channels *channels, const char *name, size_t length, struct fc_audience *audience)
+{
+    return resolve(channels, name, length, false, audience);
+}
+
+int fc_channels_address(struct fc_channels *channels, const char *name, size_t length, struct fc_audience *audience)
+{
+    return resolve(channels, name, length, fc_channels_keep(channels, name, length), audience);
 }
 
 void fc_channels_release(struct fc_channels *channels, struct fc_audience *audience)

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct fc_history;
 struct fc_room;
 
 /* What a delivery to a subscriber comes to. What was sent, and none of the others yet, is queued. */
@@ -25,6 +26,9 @@ struct fc_seat {
     uint32_t members;     /* under the channel's lock: a publisher skips shards where nobody listens */
     uint32_t coming;      /* subscriptions that are in the shard's mailbox, and hear what is published behind them */
     struct fc_room *room; /* written by the shard's own thread, under the channel's lock */
+    uint64_t told;        /* of a record: messages that were put into the shard's mailbox, */
+    uint64_t taken;       /* and taken out of it; the shard's own */
+    bool lost;            /* of a record, under its lock: its members here weren't told of something, for want of memory */
 };
 
 struct fc_channel {
@@ -36,6 +40,7 @@ struct fc_channel {
     struct fc_tally past;    /* of rooms that have gone */
     bool listed;             /* in the table */
     bool pattern;            /* also among the patterns: then the name is one */
+    struct fc_history *history; /* it's the record of the channel of its name: see history.h; or NULL */
     uint8_t rule;
     size_t length;
     char name[];
@@ -50,11 +55,13 @@ struct fc_channels {
     atomic_size_t pattern_count; /* of `patterns`, to be read without the lock */
     const struct fc_rule *rules;
     unsigned rule_count;
+    bool keeps; /* under some of the rules channels have a history */
     unsigned shards;
     uint64_t key; /* of the hashes: names are the clients' choice, and must not be made to collide */
 };
 
-/* The channels that hear one message: that of its name, if it has members, and those of patterns that take it in. */
+/* The channels that hear one message: that of its name, if it has members, its record, if it has one, and those of patterns
+ * that take the name in. */
 struct fc_audience {
     unsigned count;
     unsigned capacity;
@@ -74,11 +81,22 @@ struct fc_channel *fc_channels_get(struct fc_channels *channels, const char *nam
 /* The same, but NULL if there is none. */
 struct fc_channel *fc_channels_find(struct fc_channels *channels, const char *name, size_t length);
 
+/* Whether the channel of that name has a history; patterns have none. */
+bool fc_channels_keep(const struct fc_channels *channels, const char *name, size_t length);
+
+/* The record of such a channel; the same in all else. */
+struct fc_channel *fc_channels_get_record(struct fc_channels *channels, const char *name, size_t length);
+struct fc_channel *fc_channels_find_record(struct fc_channels *channels, const char *name, size_t length);
+
 /* A channel outside of the table, without a name. NULL: no memory. */
 struct fc_channel *fc_channels_unlisted(struct fc_channels *channels);
 
 /* Who hears what is published under the name; to be released. 0, or -ENOMEM and nothing to release. */
 int fc_channels_resolve(struct fc_channels *channels, const char *name, size_t length, struct fc_audience *audience);
+
+/* The same for what is about to be published: with its record, if it has a history, even without members. */
+int fc_channels_address(struct fc_channels *channels, const char *name, size_t length, struct fc_audience *audience);
+
 void fc_channels_release(struct fc_channels *channels, struct fc_audience *audience);
 
 /* All channels, with a reference each, in an array for free(). 0 or -ENOMEM. */

@@ -33,7 +33,9 @@ struct fc_client {
     uint32_t refused : 1; /* beyond max_connections: gets a 503 once its head has come */
     uint32_t extended : 1; /* `extra` is in use, in the place of `room` and `position` */
     uint32_t late : 1;     /* may be in the `late` list of one of its rooms */
-    uint32_t generation;  /* 30 bits, never 0 while in use */
+    uint32_t : 0; /* what follows is another place in memory: of members, other threads read it */
+    uint32_t generation : 30; /* never 0 while in use */
+    uint32_t resumes : 1;     /* of channels with a history it's a member of the record */
     uint32_t active;      /* tick of the last sign of life, of our Ping, or of entry into the state; see fc_shard */
     union {
         uint32_t position;  /* in the room's list of members, unless extended */

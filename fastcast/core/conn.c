@@ -9,6 +9,7 @@
 #include "fanout.h"
 #include "head.h"
 #include "read.h"
+#include "resume.h"
 #include "write.h"
 
 #include <stdlib.h>
@@ -167,9 +168,8 @@ void fc_conn_abort(struct fc_shard *shard, uint32_t slot)
     fc_conn_drop(shard, slot);
 }
 
-static int join_all(struct fc_shard *shard, uint32_t slot, struct fc_admission *admission)
+static int take_address(struct fc_shard *shard, struct fc_client *client, const struct fc_admission *admission)
 {
-    struct fc_client *client = fc_shard_client(shard, slot);
     int error = 0;
 
     if (admission->address) {
@@ -179,22 +179,40 @@ static int join_all(struct fc_shard *shard, uint32_t slot, struct fc_admission *
         else
             client->extra->address = admission->address;
     }
+    return error;
+}
+
+/* With an error, merely gives back what the admission has. */
+static int join_all(struct fc_shard *shard, uint32_t slot, struct fc_admission *admission, int error)
+{
     for (size_t i = 0; i < admission->count; i++) {
         if (error)
             fc_channel_unref(&shard->exchange->channels, admission->channels[i]);
         else
             error = fc_fanout_join(shard, slot, admission->channels[i]);
     }
+    free(admission->positions);
     free(admission);
     return error;
 }
 
+/* Who resumes becomes a member of its channels only when it has its response, which the first messages follow. */
 static int let_in(struct fc_shard *shard, uint32_t slot, const struct fc_command *answer)
 {
+    struct fc_client *client = fc_shard_client(shard, slot);
+    struct fc_admission *admission = answer->admission;
     int error = 0;
 
-    if (answer->admission)
-        error = join_all(shard, slot, answer->admission);
+    if (admission) {
+        error = take_address(shard, client, admission);
+        client->resumes = admission->resume != FC_RESUME_OFF;
+    }
+    if (client->resumes) {
+        error = error ? error : fc_fanout_enter(shard, slot);
+        return error ? join_all(shard, slot, admission, error) : 0;
+    }
+    if (admission)
+        error = join_all(shard, slot, admission, error);
     else if (answer->channel)
         error = fc_fanout_join(shard, slot, answer->channel);
     return error ? error : fc_fanout_enter(shard, slot);
@@ -233,7 +251,10 @@ void fc_conn_answer(struct fc_shard *shard, uint32_t slot, const struct fc_comma
     client->state = FC_CLIENT_OPEN;
     fc_count(&shard->counters.opened, 1);
     fc_count(&shard->counters.clients, 1);
+    bool resumes = client->resumes;
     fc_write_own(shard, slot, answer->message);
+    if (resumes)
+        fc_resume_all(shard, id, answer->admission);
     if (fc_clients_find(&shard->clients, id) == client && rest)
         fc_read_frames(shard, slot, rest->bytes, rest->length);
     free(rest);

@@ -3,8 +3,9 @@
  * Called from any thread. What concerns one client goes into the mailbox of its shard; what concerns a channel, into those
  * of all shards with members. Nothing here touches a client or a room, but for fc_hub_members, under the channel's lock.
  */
-#include "hub.h"
+#include "door.h"
 
+#include "publish.h"
 #include "shard.h"
 #include "topic.h"
 
@@ -70,6 +71,14 @@ static int make_admission(struct fc_exchange *exchange, const struct fc_answer *
         return -ENOMEM;
     *admission = (struct fc_admission){0};
     command->admission = admission;
+    admission->resume = answer->resume;
+    if (answer->position_count > 0) {
+        admission->positions = malloc(answer->position_count * sizeof *admission->positions);
+        if (!admission->positions)
+            return -ENOMEM;
+        memcpy(admission->positions, answer->positions, answer->position_count * sizeof *admission->positions);
+        admission->position_count = answer->position_count;
+    }
     if (answer->address.length > 0) {
         int error = fc_addresses_take(&exchange->addresses, answer->address, exchange->options.max_per_address,
                                       &admission->address);
@@ -78,7 +87,10 @@ static int make_admission(struct fc_exchange *exchange, const struct fc_answer *
     }
     for (size_t i = 0; i < answer->channel_count; i++) {
         const struct fc_span *name = &answer->channels[i];
-        struct fc_channel *channel = fc_channels_get(&exchange->channels, name->bytes, name->length);
+        bool record = answer->resume != FC_RESUME_OFF && fc_channels_keep(&exchange->channels, name->bytes, name->length);
+        struct fc_channel *channel = record
+                                         ? fc_channels_get_record(&exchange->channels, name->bytes, name->length)
+                                         : fc_channels_get(&exchange->channels, name->bytes, name->length);
         if (!channel)
             return -ENOMEM;
         admission->channels[admission->count++] = channel;
@@ -112,11 +124,12 @@ static int make_answer(struct fc_exchange *exchange, const struct fc_answer *ans
     command->code = FC_ANSWER_ACCEPT;
     if (!counts)
         plain.address.length = 0;
-    if (answer->channel_count == 1 && !counts) {
+    bool plainly = !counts && answer->resume == FC_RESUME_OFF;
+    if (answer->channel_count == 1 && plainly) {
         command->channel =
             fc_channels_get(&exchange->channels, answer->channels[0].bytes, answer->channels[0].length);
         error = command->channel ? 0 : -ENOMEM;
-    } else if (answer->channel_count > 1 || counts) {
+    } else if (answer->channel_count > 1 || !plainly) {
         error = make_admission(exchange, &plain, command);
     }
     if (error)
@@ -196,12 +209,29 @@ static uint8_t last_rule(const struct fc_exchange *exchange)
     return (uint8_t)(exchange->rule_count - 1);
 }
 
-static int publish_to(struct fc_exchange *exchange, struct fc_audience *audience, struct fc_message *message,
-                      uint64_t *reached)
+int fc_door_address(struct fc_hub *hub, struct fc_span name, struct fc_span payload, struct fc_audience *audience)
 {
-    if (!message)
-        return -ENOMEM;
-    return fc_exchange_publish(exchange, audience->channels, audience->count, &message, 1, reached) > 0 ? -ENOMEM : 0;
+    int error = check_payload(hub, payload);
+
+    if (!error && (!fc_topic_valid(name.bytes, name.length) || fc_topic_is_pattern(name.bytes, name.length)))
+        error = -EINVAL;
+    if (!error)
+        error = fc_channels_address(&hub->exchange.channels, name.bytes, name.length, audience);
+    if (!error)
+        atomic_fetch_add_explicit(&hub->published, 1, memory_order_relaxed);
+    return error;
+}
+
+struct fc_message *fc_door_message(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload,
+                                   struct fc_span key)
+{
+    struct fc_exchange *exchange = &hub->exchange;
+    uint8_t rule = fc_rules_find(exchange->rules, exchange->rule_count, name.bytes, name.length);
+    struct fc_message *message = make_message(exchange, text, payload, rule);
+
+    if (message && exchange->rules[rule].policy == FC_POLICY_LATEST)
+        message = fc_message_set_key(message, name, key);
+    return message;
 }
 
 int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload, struct fc_span key,
@@ -209,22 +239,15 @@ int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc
 {
     struct fc_exchange *exchange = &hub->exchange;
     struct fc_audience audience;
-    int error = check_payload(hub, payload);
 
     *reached = 0;
-    if (!error && (!fc_topic_valid(name.bytes, name.length) || fc_topic_is_pattern(name.bytes, name.length)))
-        error = -EINVAL;
-    if (!error)
-        error = fc_channels_resolve(&exchange->channels, name.bytes, name.length, &audience);
+    int error = fc_door_address(hub, name, payload, &audience);
     if (error)
         return error;
-    atomic_fetch_add_explicit(&hub->published, 1, memory_order_relaxed);
     if (audience.count > 0) {
-        uint8_t rule = fc_rules_find(exchange->rules, exchange->rule_count, name.bytes, name.length);
-        struct fc_message *message = make_message(exchange, text, payload, rule);
-        if (message && exchange->rules[rule].policy == FC_POLICY_LATEST)
-            message = fc_message_set_key(message, name, key);
-        error = publish_to(exchange, &audience, message, reached);
+        struct fc_message *message = fc_door_message(hub, name, text, payload, key);
+        if (!message || fc_publish(exchange, audience.channels, audience.count, &message, 1, reached) > 0)
+            error = -ENOMEM;
     }
     fc_channels_release(&exchange->channels, &audience);
     return error;
@@ -233,14 +256,17 @@ int fc_hub_publish(struct fc_hub *hub, struct fc_span name, bool text, struct fc
 int fc_hub_broadcast(struct fc_hub *hub, bool text, struct fc_span payload, uint64_t *reached)
 {
     struct fc_exchange *exchange = &hub->exchange;
-    struct fc_audience everyone = {.count = 1, .channels = &exchange->everyone};
+    struct fc_channel *everyone = exchange->everyone;
     int error = check_payload(hub, payload);
 
     *reached = 0;
     if (error)
         return error;
     atomic_fetch_add_explicit(&hub->published, 1, memory_order_relaxed);
-    return publish_to(exchange, &everyone, make_message(exchange, text, payload, last_rule(exchange)), reached);
+    struct fc_message *message = make_message(exchange, text, payload, last_rule(exchange));
+    if (!message)
+        return -ENOMEM;
+    return fc_publish(exchange, &everyone, 1, &message, 1, reached) > 0 ? -ENOMEM : 0;
 }
 
 /* ---- one client ---- */
@@ -274,13 +300,21 @@ int fc_hub_subscribe(struct fc_hub *hub, uint64_t client, struct fc_span name)
 {
     if (!fc_topic_valid(name.bytes, name.length))
         return -EINVAL;
-    struct fc_channel *channel = fc_channels_get(&hub->exchange.channels, name.bytes, name.length);
+    if (fc_client_id_shard(client) >= hub->exchange.shards)
+        return 0;
+    struct fc_channels *channels = &hub->exchange.channels;
+    struct fc_channel *channel = fc_channels_get(channels, name.bytes, name.length);
     if (!channel)
         return -ENOMEM;
-    if (fc_client_id_shard(client) < hub->exchange.shards)
-        return fc_exchange_subscribe(&hub->exchange, client, channel);
-    fc_channel_unref(&hub->exchange.channels, channel);
-    return 0;
+    struct fc_channel *record = NULL;
+    if (fc_channels_keep(channels, name.bytes, name.length)) {
+        record = fc_channels_get_record(channels, name.bytes, name.length);
+        if (!record) {
+            fc_channel_unref(channels, channel);
+            return -ENOMEM;
+        }
+    }
+    return fc_exchange_subscribe(&hub->exchange, client, channel, record);
 }
 
 int fc_hub_unsubscribe(struct fc_hub *hub, uint64_t client, struct fc_span name)
@@ -289,6 +323,8 @@ int fc_hub_unsubscribe(struct fc_hub *hub, uint64_t client, struct fc_span name)
         return -EINVAL;
     /* Nobody is subscribed to what isn't there; but it may be on its way. */
     struct fc_channel *channel = fc_channels_find(&hub->exchange.channels, name.bytes, name.length);
+    if (!channel)
+        channel = fc_channels_find_record(&hub->exchange.channels, name.bytes, name.length);
     if (!channel)
         return 0;
     return command(hub, (struct fc_command){.kind = FC_COMMAND_UNSUBSCRIBE, .client = client, .channel = channel}, 0);
@@ -462,13 +498,11 @@ int fc_hub_members(struct fc_hub *hub, struct fc_span name, uint64_t **ids, size
     return 0;
 }
 
-bool fc_hub_read_channel(struct fc_hub *hub, struct fc_span name, struct fc_channel_stats *stats)
+/* Adds what the channel has seen, and gives it back. */
+static bool add_stats(struct fc_hub *hub, struct fc_channel *channel, struct fc_channel_stats *stats)
 {
-    struct fc_channels *channels = &hub->exchange.channels;
-    struct fc_channel *channel = fc_channels_find(channels, name.bytes, name.length);
     uint64_t sums[FC_FATES];
 
-    *stats = (struct fc_channel_stats){0};
     if (!channel)
         return false;
     pthread_mutex_lock(&channel->lock);
@@ -483,12 +517,21 @@ bool fc_hub_read_channel(struct fc_hub *hub, struct fc_span name, struct fc_chan
     for (unsigned shard = 0; shard < hub->exchange.shards; shard++)
         stats->members += channel->seats[shard].members;
     pthread_mutex_unlock(&channel->lock);
-    fc_channel_unref(channels, channel);
-    stats->sent = sums[FC_SENT];
-    stats->delivered = sums[FC_DELIVERED];
-    stats->dropped = sums[FC_DROPPED];
-    stats->gone = sums[FC_GONE];
+    fc_channel_unref(&hub->exchange.channels, channel);
+    stats->sent += sums[FC_SENT];
+    stats->delivered += sums[FC_DELIVERED];
+    stats->dropped += sums[FC_DROPPED];
+    stats->gone += sums[FC_GONE];
     return true;
+}
+
+bool fc_hub_read_channel(struct fc_hub *hub, struct fc_span name, struct fc_channel_stats *stats)
+{
+    struct fc_channels *channels = &hub->exchange.channels;
+
+    *stats = (struct fc_channel_stats){0};
+    bool is_there = add_stats(hub, fc_channels_find(channels, name.bytes, name.length), stats);
+    return add_stats(hub, fc_channels_find_record(channels, name.bytes, name.length), stats) || is_there;
 }
 
 int fc_hub_channels(struct fc_hub *hub, void (*each)(void *context, struct fc_span name, uint64_t members),

@@ -1,11 +1,13 @@
 /* The shared part of a hub, where the threads meet.
  *
- * Lock order: channels' locks in the order of their addresses, then a mailbox's. The inboxes' locks, the addresses' and
- * the channel table's are taken alone.
+ * Lock order: channels' locks in the order of their addresses, then a mailbox's, or that of the histories. The inboxes'
+ * locks, the addresses' and the channel table's are taken alone.
  * Under a lock nothing waits for the kernel, but memory may be allocated. Lives from before the first shard to after
  * the last.
  */
 #include "exchange.h"
+
+#include "clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,7 +23,8 @@ static int open_mailboxes(struct fc_exchange *exchange)
     for (unsigned i = 0; i < exchange->shards; i++)
         fc_mailbox_init(&exchange->mailboxes[i], -1, exchange->options.max_backlog / 2 / exchange->shards);
     exchange->vacant = calloc(exchange->shards, sizeof *exchange->vacant);
-    if (!exchange->vacant)
+    exchange->lost = calloc(exchange->shards, sizeof *exchange->lost);
+    if (!exchange->vacant || !exchange->lost)
         return -ENOMEM;
     for (unsigned i = 0; i < exchange->shards; i++) {
         exchange->mailboxes[i].wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -31,24 +34,40 @@ static int open_mailboxes(struct fc_exchange *exchange)
     return 0;
 }
 
-/* The options' rules, and one for the other channels. */
+/* No name is taken in by it: see fc_rules_lossless. */
+static struct fc_rule lossless(const struct fc_rule *rule)
+{
+    return (struct fc_rule){.channels = {"", 0}, .policy = FC_POLICY_CLOSE, .max_queue = rule->max_queue};
+}
+
+/* The options' rules, and as the last one that for the other channels. Behind each that keeps something is one for what is
+ * sent to records; but before the last, which stays that. */
 static int make_rules(struct fc_exchange *exchange)
 {
     const struct fc_options *options = &exchange->options;
-
-    exchange->rules = malloc((options->rule_count + 1) * sizeof *exchange->rules);
-    if (!exchange->rules)
-        return -ENOMEM;
-    if (options->rule_count > 0)
-        memcpy(exchange->rules, options->rules, options->rule_count * sizeof *exchange->rules);
-    exchange->rule_count = options->rule_count + 1;
-    exchange->rules[options->rule_count] = (struct fc_rule){
+    struct fc_rule last = {
         .channels = {">", 1},
         .policy = options->policy,
         .max_queue = options->max_queue,
         .max_messages = options->max_messages,
+        .keep_messages = options->keep_messages,
+        .keep_time = options->keep_time,
     };
-    return 0;
+    unsigned count = 0;
+
+    exchange->rules = malloc(2 * (options->rule_count + 1) * sizeof *exchange->rules);
+    if (!exchange->rules)
+        return -ENOMEM;
+    for (unsigned i = 0; i < options->rule_count; i++) {
+        exchange->rules[count++] = options->rules[i];
+        if (fc_rule_keeps(&options->rules[i]))
+            exchange->rules[count++] = lossless(&options->rules[i]);
+    }
+    if (fc_rule_keeps(&last))
+        exchange->rules[count++] = lossless(&last);
+    exchange->rules[count++] = last;
+    exchange->rule_count = count;
+    return count <= FC_RULES_MAX ? 0 : -EINVAL;
 }
 
 static uint32_t share(uint32_t total, unsigned shards, uint32_t least)
@@ -69,6 +88,7 @@ int fc_exchange_init(struct fc_exchange *exchange, const struct fc_options *opti
     fc_inbox_init(&exchange->replies, SIZE_MAX); /* Python bounds its questions */
 
     int error = make_rules(exchange);
+    fc_histories_init(&exchange->histories, options->max_history, exchange->rules, exchange->rule_count);
     if (!error)
         error = fc_channels_init(&exchange->channels, options->shards, exchange->rules, exchange->rule_count);
     if (!error)
@@ -99,10 +119,13 @@ void fc_exchange_destroy(struct fc_exchange *exchange)
     }
     free(exchange->mailboxes);
     free(exchange->vacant);
+    free(exchange->lost);
     fc_inbox_destroy(&exchange->requests, &exchange->channels);
     fc_inbox_destroy(&exchange->events, &exchange->channels);
     fc_inbox_destroy(&exchange->replies, &exchange->channels);
     fc_channel_unref(&exchange->channels, exchange->everyone);
+    fc_histories_clear(&exchange->histories, &exchange->channels);
+    fc_histories_destroy(&exchange->histories);
     fc_addresses_destroy(&exchange->addresses);
     fc_channels_destroy(&exchange->channels);
     free(exchange->rules);
@@ -121,9 +144,8 @@ static void count_drained(struct fc_exchange *exchange, atomic_int *reasons)
     }
 }
 
-/* Follows up what a mailbox asked for, outside of all locks. That a mailbox drained may be counted before that it
- * filled: `congested` is signed, and below zero for that moment. */
-static void act_on(struct fc_exchange *exchange, unsigned shard, int flags)
+/* That a mailbox drained may be counted before that it filled: `congested` is signed, and below zero for that moment. */
+void fc_exchange_act_on(struct fc_exchange *exchange, unsigned shard, int flags)
 {
     if (flags & FC_MAILBOX_FILLED)
         atomic_fetch_add(&exchange->congested, 1);
@@ -137,135 +159,92 @@ void fc_exchange_drop_command(struct fc_exchange *exchange, const struct fc_comm
 {
     fc_channel_unref(&exchange->channels, command->channel);
     fc_message_unref(command->message);
+    if (command->kind == FC_COMMAND_SUBSCRIBE && command->subscription) {
+        fc_channel_unref(&exchange->channels, command->subscription->record);
+        free(command->subscription);
+    }
     if (command->kind == FC_COMMAND_ANSWER && command->admission) {
         for (size_t i = 0; i < command->admission->count; i++)
             fc_channel_unref(&exchange->channels, command->admission->channels[i]);
+        free(command->admission->positions);
         fc_addresses_give(&exchange->addresses, command->admission->address);
         free(command->admission);
     }
 }
 
-static int compare_channels(const void *a, const void *b)
+void fc_exchange_lose(struct fc_exchange *exchange, struct fc_channel *record, unsigned shard)
 {
-    uintptr_t left = (uintptr_t)*(struct fc_channel *const *)a;
-    uintptr_t right = (uintptr_t)*(struct fc_channel *const *)b;
+    const struct fc_seat *seat = &record->seats[shard];
 
-    return left < right ? -1 : left > right;
+    if (seat->members == 0 && seat->coming == 0)
+        return;
+    record->seats[shard].lost = true;
+    atomic_store(&exchange->lost[shard], true);
 }
 
-/* Who hears what is put into the shard's mailbox now. */
-static uint64_t hearers(const struct fc_channel *channel, unsigned shard)
+size_t fc_exchange_alive(const struct fc_exchange *exchange)
 {
-    return (uint64_t)channel->seats[shard].members + channel->seats[shard].coming;
+    const struct fc_histories *histories = &exchange->histories;
+    /* Relaxed: gauges. What is kept is read first, since all of it is alive, give or take what comes and goes meanwhile. */
+    size_t kept = atomic_load_explicit(&histories->bytes, memory_order_relaxed);
+    size_t recorded = atomic_load_explicit(&histories->account.bytes, memory_order_relaxed);
+
+    return atomic_load_explicit(&exchange->account.bytes, memory_order_relaxed) + (recorded > kept ? recorded - kept : 0);
 }
 
-#define FEW_COMMANDS FC_PUBLISH_MAX
-
-/* The commands that tell a shard of the messages: for each message one for every channel with members there, side by
- * side. The locks of the channels are held. Returns flags of the mailbox, or -ENOMEM. */
-static int tell_shard(struct fc_exchange *exchange, unsigned shard, struct fc_channel *const *channels, unsigned count,
-                      unsigned there, struct fc_message *const *messages, unsigned n)
+int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
+                          struct fc_channel *record)
 {
-    struct fc_command few[FEW_COMMANDS];
-    struct fc_command *commands = few;
-    size_t weight = 0;
-    uint32_t total = n * there;
-    uint32_t made = 0;
-
-    if (total > FEW_COMMANDS && !(commands = malloc(total * sizeof *commands)))
-        return -ENOMEM;
-    for (unsigned i = 0; i < n; i++) {
-        for (unsigned k = 0; k < count; k++) {
-            if (hearers(channels[k], shard) == 0)
-                continue;
-            /* The references must be there before the shard can see the commands, and drop them. */
-            commands[made++] = (struct fc_command){
-                .kind = FC_COMMAND_PUBLISH,
-                .more = true,
-                .channel = fc_channel_ref(channels[k]),
-                .message = fc_message_ref(messages[i]),
-            };
-            weight += fc_message_weight(messages[i]);
-        }
-        commands[made - 1].more = false;
-    }
-    int result = fc_mailbox_put(&exchange->mailboxes[shard], commands, total, weight);
-    for (uint32_t i = 0; result < 0 && i < total; i++) {
-        /* Never the last ones, since the caller holds some: the table's lock isn't taken under ours. */
-        fc_message_unref(commands[i].message);
-        fc_channel_unref(&exchange->channels, commands[i].channel);
-    }
-    if (commands != few)
-        free(commands);
-    return result;
-}
-
-uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel **channels, unsigned count,
-                             struct fc_message *const *messages, unsigned n, uint64_t *reached)
-{
-    uint8_t flags[FC_SHARD_MAX];
-    uint64_t members = 0;
-    uint64_t lost = 0;
-
-    if (count > 1)
-        qsort(channels, count, sizeof(struct fc_channel *), compare_channels);
-    for (unsigned k = 0; k < count; k++)
-        pthread_mutex_lock(&channels[k]->lock);
-    for (unsigned shard = 0; shard < exchange->shards; shard++) {
-        uint64_t here = 0;
-        unsigned there = 0;
-        flags[shard] = 0;
-        for (unsigned k = 0; k < count; k++) {
-            uint64_t members_here = hearers(channels[k], shard);
-            here += members_here;
-            there += members_here > 0;
-        }
-        if (there == 0)
-            continue;
-        int result = tell_shard(exchange, shard, channels, count, there, messages, n);
-        members += here;
-        if (result >= 0)
-            flags[shard] = (uint8_t)result;
-        else
-            lost += n * here;
-    }
-    for (unsigned k = count; k > 0; k--)
-        pthread_mutex_unlock(&channels[k - 1]->lock);
-
-    for (unsigned shard = 0; shard < exchange->shards; shard++)
-        act_on(exchange, shard, flags[shard]);
-    for (unsigned i = 0; i < n; i++)
-        fc_message_unref(messages[i]);
-    if (reached)
-        *reached = n * members - lost;
-    return lost;
-}
-
-int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel)
-{
-    const struct fc_command command = {.kind = FC_COMMAND_SUBSCRIBE, .client = client, .channel = channel};
+    struct fc_command command = {.kind = FC_COMMAND_SUBSCRIBE, .client = client, .channel = channel};
+    struct fc_channel *both[] = {channel, record};
+    unsigned count = record ? 2 : 1;
     unsigned shard = fc_client_id_shard(client);
+    int flags = 0;
 
-    /* Publishers hold the lock as well: who finds the subscription counted comes behind it in the mailbox. The shard
-     * can't have let go of the channel when we unlock: it needs the lock for that. */
-    pthread_mutex_lock(&channel->lock);
-    int flags = fc_mailbox_put(&exchange->mailboxes[shard], &command, 1, 0);
-    if (flags >= 0)
-        channel->seats[shard].coming++;
-    pthread_mutex_unlock(&channel->lock);
+    if (record && !(command.subscription = malloc(sizeof *command.subscription))) {
+        fc_channel_unref(&exchange->channels, record);
+        fc_exchange_drop_command(exchange, &command);
+        return -ENOMEM;
+    }
+    if (record)
+        command.subscription->record = record;
+    /* Publishers hold the locks as well: who finds the subscription counted comes behind it in the mailbox. The shard
+     * can't have let go of the channels when we unlock: it needs the locks for that. */
+    if (record && (uintptr_t)record < (uintptr_t)channel) {
+        both[0] = record;
+        both[1] = channel;
+    }
+    for (unsigned k = 0; k < count; k++)
+        pthread_mutex_lock(&both[k]->lock);
+    if (record)
+        command.subscription->position = fc_history_position(record->history);
+    flags = fc_mailbox_put(&exchange->mailboxes[shard], &command, 1, 0);
+    for (unsigned k = count; k > 0; k--) {
+        both[k - 1]->seats[shard].coming += flags >= 0;
+        pthread_mutex_unlock(&both[k - 1]->lock);
+    }
     if (flags < 0) {
         fc_exchange_drop_command(exchange, &command);
         return flags;
     }
-    act_on(exchange, shard, flags);
+    fc_exchange_act_on(exchange, shard, flags);
     return 0;
 }
 
-void fc_exchange_subscribed(unsigned shard, struct fc_channel *channel)
+static void come(unsigned shard, struct fc_channel *channel)
 {
     pthread_mutex_lock(&channel->lock);
     channel->seats[shard].coming--;
+    if (channel->seats[shard].coming == 0 && channel->seats[shard].members == 0)
+        channel->seats[shard].lost = false;
     pthread_mutex_unlock(&channel->lock);
+}
+
+void fc_exchange_subscribed(unsigned shard, const struct fc_command *subscribe)
+{
+    come(shard, subscribe->channel);
+    if (subscribe->subscription)
+        come(shard, subscribe->subscription->record);
 }
 
 int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const struct fc_command *commands, uint32_t n,
@@ -278,14 +257,14 @@ int fc_exchange_command(struct fc_exchange *exchange, unsigned shard, const stru
             fc_exchange_drop_command(exchange, &commands[i]);
         return flags;
     }
-    act_on(exchange, shard, flags);
+    fc_exchange_act_on(exchange, shard, flags);
     return 0;
 }
 
 void fc_exchange_settle(struct fc_exchange *exchange, unsigned shard, size_t bytes)
 {
     if (bytes > 0)
-        act_on(exchange, shard, fc_mailbox_settle(&exchange->mailboxes[shard], bytes));
+        fc_exchange_act_on(exchange, shard, fc_mailbox_settle(&exchange->mailboxes[shard], bytes));
 }
 
 void fc_exchange_reset(const struct fc_exchange *exchange)

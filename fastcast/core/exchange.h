@@ -6,6 +6,7 @@
 #include "channel.h"
 #include "client.h"
 #include "fastcast.h"
+#include "history.h"
 #include "inbox.h"
 #include "mailbox.h"
 #include "message.h"
@@ -15,14 +16,16 @@
 
 struct fc_exchange {
     struct fc_options options; /* not written once the shards run */
-    struct fc_rule *rules; /* those of the options, and behind them the one for all other channels */
+    struct fc_rule *rules; /* those of the options, and behind them the one for all other channels; see make_rules */
     unsigned rule_count;
     struct fc_account account;
     struct fc_channels channels;
+    struct fc_histories histories;
     struct fc_channel *everyone; /* each open client is its member */
     struct fc_addresses addresses;
     struct fc_mailbox *mailboxes; /* one for each shard */
     int *doors;                   /* for each shard the end of a socket pair that takes fds for it */
+    atomic_bool *lost;            /* for each shard, whether some of its seats are */
     atomic_int *vacant;           /* for each shard, places that no client has, and none is promised */
     unsigned shards;
     uint32_t asked_each;      /* the share of each shard in FC_ASKED_MAX, */
@@ -49,19 +52,23 @@ void fc_exchange_destroy(struct fc_exchange *exchange);
  * them doesn't wait for long. The others wait in their shards, where the newest comes first. */
 #define FC_ASKED_MAX 1024
 
-#define FC_PUBLISH_MAX 64
+#define FC_PUBLISH_MAX 64 /* messages that are dealt with together */
 
-/* Publishes up to FC_PUBLISH_MAX messages to one or more channels, in this order and in one piece: all members hear them
- * in the same order, on whatever shard they are. Consumes the references of the messages. Sorts the channels. Returns how
- * many deliveries were lost because a shard could not be told for want of memory: normally 0. *reached, if not NULL: the
- * others. */
-uint64_t fc_exchange_publish(struct fc_exchange *exchange, struct fc_channel **channels, unsigned count,
-                             struct fc_message *const *messages, unsigned n, uint64_t *reached);
+/* Under the record's lock: members on the shard have missed a message, and must not hear the next one. */
+void fc_exchange_lose(struct fc_exchange *exchange, struct fc_channel *record, unsigned shard);
 
-/* Tells the client's shard to make it a member: it hears what is published from then on. Consumes the reference. The
- * shard says that it has taken the command, whatever came of it. 0 or -ENOMEM. */
-int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel);
-void fc_exchange_subscribed(unsigned shard, struct fc_channel *channel);
+/* Bytes of messages that are alive, but for those that histories keep. */
+size_t fc_exchange_alive(const struct fc_exchange *exchange);
+
+/* Tells the client's shard to make it a member of the channel, or of its record if it has one and the client resumes: it
+ * hears what is published from then on. Consumes the references. The shard says that it has taken the command, whatever
+ * came of it. 0 or -ENOMEM. */
+int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct fc_channel *channel,
+                          struct fc_channel *record);
+void fc_exchange_subscribed(unsigned shard, const struct fc_command *subscribe);
+
+/* Follows up what a mailbox asked for with its flags, outside of all locks. */
+void fc_exchange_act_on(struct fc_exchange *exchange, unsigned shard, int flags);
 
 /* Puts commands into a shard's mailbox, `weight` of whose bytes are to be settled. Consumes their references, also on
  * failure. 0 or -ENOMEM. */

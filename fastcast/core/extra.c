@@ -114,10 +114,47 @@ void fc_client_remove_room(struct fc_client *client, const struct fc_room *room)
     memmove(extra->members + place, extra->members + place + 1, (extra->count - place) * sizeof *extra->members);
 }
 
+int fc_client_add_replay(struct fc_client *client, struct fc_channel *record, const struct fc_position *position)
+{
+    struct fc_replaying *replaying = fc_client_extend(client) ? NULL : malloc(sizeof *replaying);
+
+    if (!replaying)
+        return -ENOMEM;
+    *replaying = (struct fc_replaying){.record = fc_channel_ref(record), .position = *position};
+    struct fc_replaying **last = &client->extra->replays;
+    while (*last)
+        last = &(*last)->next;
+    *last = replaying;
+    return 0;
+}
+
+static void free_replay(struct fc_replaying **place, struct fc_channels *channels)
+{
+    struct fc_replaying *replaying = *place;
+
+    *place = replaying->next;
+    fc_channel_unref(channels, replaying->record);
+    free(replaying);
+}
+
+void fc_client_remove_replay(struct fc_client *client, struct fc_channels *channels, const struct fc_channel *record)
+{
+    if (!client->extended)
+        return;
+    for (struct fc_replaying **place = &client->extra->replays; *place; place = &(*place)->next) {
+        if ((*place)->record == record) {
+            free_replay(place, channels);
+            return;
+        }
+    }
+}
+
 void fc_client_free_extra(struct fc_client *client, struct fc_channels *channels)
 {
     if (!client->extended)
         return;
+    while (client->extra->replays)
+        free_replay(&client->extra->replays, channels);
     fc_channel_unref(channels, client->extra->home);
     free(client->extra->members);
     free(client->extra);

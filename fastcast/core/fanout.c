@@ -12,6 +12,8 @@
 
 #include "conn.h"
 #include "extra.h"
+#include "marks.h"
+#include "shared.h"
 #include "write.h"
 
 #include <errno.h>
@@ -67,6 +69,9 @@ static void free_room(struct fc_shard *shard, struct fc_room *room)
 
     pthread_mutex_lock(&channel->lock);
     seat(shard, channel)->room = NULL;
+    seat(shard, channel)->lost &= seat(shard, channel)->coming > 0;
+    if (channel->history)
+        fc_history_touch(&shard->exchange->histories, channel->history, shard->now);
     for (unsigned fate = 0; fate < FC_FATES; fate++)
         fc_shard_tally(shard, channel, fate, atomic_load_explicit(&room->tally.of[fate], memory_order_relaxed));
     pthread_mutex_unlock(&channel->lock);
@@ -107,11 +112,7 @@ void fc_fanout_close(struct fc_shard *shard)
     if (shard->everyone)
         free_room(shard, shard->everyone);
     shard->everyone = NULL;
-    for (uint32_t i = 0; i < shard->mark_count; i++)
-        fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = shard->marks[i].token});
-    free(shard->marks);
-    shard->marks = NULL;
-    shard->mark_count = 0;
+    fc_marks_close(shard);
 }
 
 /* ---- messages come in ---- */
@@ -119,6 +120,13 @@ void fc_fanout_close(struct fc_shard *shard)
 static void drop_for_want_of_memory(struct fc_shard *shard, struct fc_room *room, uint64_t messages)
 {
     uint64_t deliveries = messages * fc_room_size(room);
+    struct fc_channel *channel = room->channel;
+
+    if (channel->history) {
+        pthread_mutex_lock(&channel->lock);
+        fc_exchange_lose(shard->exchange, channel, shard->index);
+        pthread_mutex_unlock(&channel->lock);
+    }
 
     fc_count(&shard->counters.sent, deliveries);
     fc_count(&shard->counters.dropped, deliveries);
@@ -202,88 +210,6 @@ bool fc_fanout_catch_up(struct fc_shard *shard, uint32_t slot)
 
 /* ---- one message for several rooms ---- */
 
-static bool is_member(struct fc_client *client, struct fc_room *room)
-{
-    return room && fc_client_position(client, room);
-}
-
-static struct fc_room *room_of(const struct fc_shard *shard, const struct fc_command *command)
-{
-    return seat(shard, command->channel)->room;
-}
-
-struct ids {
-    uint64_t *ids;
-    uint32_t count;
-    uint32_t capacity;
-};
-
-static int note_id(struct ids *list, uint64_t id)
-{
-    if (list->count == list->capacity) {
-        uint32_t capacity = list->capacity ? 2 * list->capacity : 16;
-        uint64_t *grown = realloc(list->ids, capacity * sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        list->ids = grown;
-        list->capacity = capacity;
-    }
-    list->ids[list->count++] = id;
-    return 0;
-}
-
-static uint32_t largest_of(const struct fc_shard *shard, const struct fc_command *commands, uint32_t count)
-{
-    uint32_t largest = 0;
-    uint32_t most = 0;
-
-    for (uint32_t i = 0; i < count; i++) {
-        const struct fc_room *room = room_of(shard, &commands[i]);
-        if (room && room->count > most) {
-            most = room->count;
-            largest = i;
-        }
-    }
-    return largest;
-}
-
-/* Whether a member of the i-th room is one of another, too, and hasn't been found there. The largest isn't searched. */
-static bool is_shared(const struct fc_shard *shard, struct fc_client *client, const struct fc_command *commands,
-                      uint32_t count, uint32_t i, uint32_t largest)
-{
-    bool shared = false;
-
-    for (uint32_t k = 0; k < count; k++) {
-        if (k == i || !is_member(client, room_of(shard, &commands[k])))
-            continue;
-        if (k < i && k != largest)
-            return false;
-        shared = true;
-    }
-    return shared;
-}
-
-/* Those who are members of two or more of the rooms, each once. All of them are in a room other than the largest. */
-static int find_shared(const struct fc_shard *shard, const struct fc_command *commands, uint32_t count,
-                       struct ids *shared)
-{
-    uint32_t largest = largest_of(shard, commands, count);
-
-    for (uint32_t i = 0; i < count; i++) {
-        const struct fc_room *room = room_of(shard, &commands[i]);
-        for (uint32_t place = 0; i != largest && room && place < room->count; place++) {
-            uint32_t slot = room->members[place];
-            if (slot == FC_NO_SLOT)
-                continue;
-            struct fc_client *client = fc_shard_client(shard, slot);
-            if (fc_client_rooms(client) >= 2 && is_shared(shard, client, commands, count, i, largest) &&
-                note_id(shared, fc_shard_id(shard, client, slot)))
-                return -ENOMEM;
-        }
-    }
-    return 0;
-}
-
 /* What its rooms have got before the message is written to the client before it. Its other rooms can wait: messages of
  * different channels have no order. */
 static void settle_rooms(struct fc_shard *shard, uint64_t id, const struct fc_command *commands, uint32_t count)
@@ -291,8 +217,8 @@ static void settle_rooms(struct fc_shard *shard, uint64_t id, const struct fc_co
     uint32_t slot = fc_client_id_slot(id);
 
     for (uint32_t i = 0; i < count && is_there(shard, id); i++) {
-        struct fc_room *room = room_of(shard, &commands[i]);
-        if (is_member(fc_shard_client(shard, slot), room))
+        struct fc_room *room = fc_shared_room(shard, &commands[i]);
+        if (fc_client_is_member(fc_shard_client(shard, slot), room))
             settle(shard, slot, room);
     }
 }
@@ -303,25 +229,36 @@ static void serve_alone(struct fc_shard *shard, uint64_t id, const struct fc_com
     uint32_t slot = fc_client_id_slot(id);
     struct fc_client *client = fc_shard_client(shard, slot);
     struct fc_channel *channel = NULL;
+    struct fc_message *message = NULL;
+    bool had = false; /* with the replay of a history */
 
     for (uint32_t i = 0; i < count; i++) {
-        struct fc_room *room = room_of(shard, &commands[i]);
-        if (!is_member(client, room))
+        struct fc_room *room = fc_shared_room(shard, &commands[i]);
+        if (!fc_client_is_member(client, room))
             continue;
-        channel = room->channel;
+        if (commands[i].muted) {
+            had = true;
+            continue;
+        }
+        had |= room->channel->history && fc_room_missed(room, client, slot, room->given - 1, 1) > 0;
+        if (!channel || room->channel->history) { /* its record's is the one that it counts on */
+            channel = room->channel;
+            message = commands[i].message;
+        }
         if (fc_room_skip(room, client, slot)) {
             fc_conn_drop(shard, slot);
             return;
         }
     }
-    fc_write_messages(shard, slot, channel, &commands[0].message, 1);
+    if (!had)
+        fc_write_messages(shard, slot, channel, &message, 1);
 }
 
 static void refuse(struct fc_shard *shard, const struct fc_command *command)
 {
-    struct fc_room *room = room_of(shard, command);
+    struct fc_room *room = fc_shared_room(shard, command);
 
-    if (room)
+    if (room && !command->muted)
         drop_for_want_of_memory(shard, room, 1);
     fc_exchange_settle(shard->exchange, shard->index, fc_message_weight(command->message));
     fc_message_unref(command->message);
@@ -329,27 +266,29 @@ static void refuse(struct fc_shard *shard, const struct fc_command *command)
 
 void fc_fanout_add(struct fc_shard *shard, const struct fc_command *commands, uint32_t count)
 {
-    struct ids shared = {0};
-    int error = count > 1 && shard->mixed > 0 ? find_shared(shard, commands, count, &shared) : 0;
+    struct fc_shared shared = {0};
+    int error = count > 1 && shard->mixed > 0 ? fc_shared_find(shard, commands, count, &shared) : 0;
 
     for (uint32_t i = 0; !error && i < shared.count; i++)
         settle_rooms(shard, shared.ids[i], commands, count);
-    if (shared.count > 0)
-        fc_message_ref(commands[0].message);
     for (uint32_t i = 0; i < count; i++) {
-        if (error)
+        seat(shard, commands[i].channel)->taken += commands[i].channel->history && !commands[i].muted;
+        if (shared.count > 0)
+            fc_message_ref(commands[i].message);
+        if (error || commands[i].muted)
             refuse(shard, &commands[i]);
         else
-            add(shard, room_of(shard, &commands[i]), commands[i].message);
+            add(shard, fc_shared_room(shard, &commands[i]), commands[i].message);
     }
     for (uint32_t i = 0; !error && i < shared.count; i++) {
         if (is_there(shard, shared.ids[i]))
             serve_alone(shard, shared.ids[i], commands, count);
     }
-    if (shared.count > 0)
-        fc_message_unref(commands[0].message);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (shared.count > 0)
+            fc_message_unref(commands[i].message);
         fc_channel_unref(&shard->exchange->channels, commands[i].channel);
+    }
     free(shared.ids);
 }
 
@@ -365,15 +304,48 @@ static void tell_of(struct fc_shard *shard, uint32_t slot, struct fc_channel *ch
                                             .origin = fc_channel_ref(channel)});
 }
 
-/* Under the lock that publishers hold: a member hears all that is published after this. */
-static int join_room(struct fc_shard *shard, struct fc_room *room, uint32_t slot)
+/* How many of the messages that are yet to come to the room a client has with the replay; or has to wait for. */
+static uint64_t has_had(const struct fc_shard *shard, struct fc_channel *record, const struct fc_since *since,
+                        const struct fc_replay *replay)
+{
+    if (!since || since->from == FC_RESUME_HERE)
+        return 0;
+    return replay->more ? UINT64_MAX / 2 : seat(shard, record)->told - seat(shard, record)->taken;
+}
+
+/* Under the lock that publishers hold: a member hears all that is published after this, and what is in the mailbox by now
+ * but if it's part of a replay. */
+static int join_room(struct fc_shard *shard, struct fc_room *room, uint32_t slot, const struct fc_since *since,
+                     struct fc_replay *replay)
 {
     struct fc_channel *channel = room->channel;
+    struct fc_histories *histories = &shard->exchange->histories;
+    int error = 0;
 
     pthread_mutex_lock(&channel->lock);
-    int error = fc_room_join(room, fc_shard_client(shard, slot), slot);
+    if (since)
+        error = fc_history_replay(histories, channel->history, since, shard->now, replay);
+    if (since && since->from == FC_RESUME_HERE && seat(shard, channel)->lost)
+        error = -ENOMEM; /* it has missed what came behind its position */
+    if (!error)
+        error = fc_room_join_behind(room, fc_shard_client(shard, slot), slot, has_had(shard, channel, since, replay));
     seat(shard, channel)->members = fc_room_size(room);
     pthread_mutex_unlock(&channel->lock);
+    return error;
+}
+
+int fc_fanout_go_on(struct fc_shard *shard, uint32_t slot, struct fc_channel *record, const struct fc_position *position,
+                    struct fc_replay *replay)
+{
+    const struct fc_since since = {.from = FC_RESUME_SINCE, .positions = position, .count = 1};
+    struct fc_histories *histories = &shard->exchange->histories;
+
+    pthread_mutex_lock(&record->lock);
+    int error = fc_history_replay(histories, record->history, &since, shard->now, replay);
+    if (!error && !replay->more)
+        error = fc_room_go_live(seat(shard, record)->room, fc_shard_client(shard, slot), slot,
+                                has_had(shard, record, &since, replay));
+    pthread_mutex_unlock(&record->lock);
     return error;
 }
 
@@ -392,14 +364,15 @@ static void leave_room(struct fc_shard *shard, struct fc_room *room, uint32_t sl
 
 int fc_fanout_enter(struct fc_shard *shard, uint32_t slot)
 {
-    return join_room(shard, shard->everyone, slot);
+    return join_room(shard, shard->everyone, slot, NULL, NULL);
 }
 
-int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel)
+static int join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel, const struct fc_since *since,
+                struct fc_replay *replay)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
     struct fc_room *room = seat(shard, channel)->room;
-    bool is_new = !room || !is_member(client, room);
+    bool is_new = !room || !fc_client_is_member(client, room);
 
     if (room) {
         fc_channel_unref(&shard->exchange->channels, channel); /* the room has one */
@@ -412,7 +385,7 @@ int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *cha
     }
     if (!is_new)
         return 0;
-    int error = join_room(shard, room, slot);
+    int error = join_room(shard, room, slot, since, replay);
     if (error) {
         free_if_idle(shard, room);
         return error;
@@ -422,12 +395,24 @@ int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *cha
     return 0;
 }
 
+int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel)
+{
+    return join(shard, slot, channel, NULL, NULL);
+}
+
+int fc_fanout_join_record(struct fc_shard *shard, uint32_t slot, struct fc_channel *record, const struct fc_since *since,
+                          struct fc_replay *replay)
+{
+    *replay = (struct fc_replay){0};
+    return join(shard, slot, record, since, replay);
+}
+
 void fc_fanout_part(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
     struct fc_room *room = seat(shard, channel)->room;
 
-    if (!is_member(client, room) || !settle(shard, slot, room))
+    if (!fc_client_is_member(client, room) || !settle(shard, slot, room))
         return;
     /* To remember its home. Without memory for that, what it sends is for nobody. */
     (void)fc_client_extend(client);
@@ -538,50 +523,6 @@ static unsigned serve(struct fc_shard *shard, struct fc_room *room, unsigned bud
     return visited;
 }
 
-/* ---- marks ---- */
-
-static int add_mark(struct fc_shard *shard, uint64_t token)
-{
-    if (shard->mark_count == shard->mark_capacity) {
-        uint32_t capacity = shard->mark_capacity ? 2 * shard->mark_capacity : 4;
-        struct fc_mark *grown = realloc(shard->marks, capacity * sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        shard->marks = grown;
-        shard->mark_capacity = capacity;
-    }
-    shard->marks[shard->mark_count++] = (struct fc_mark){token, shard->passes + 1};
-    return 0;
-}
-
-void fc_fanout_mark(struct fc_shard *shard, uint64_t token)
-{
-    shard->flush_after = 0; /* somebody waits for it, the interval notwithstanding */
-    if (!shard->due.first && !shard->served.first) {
-        fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = token});
-    } else if (add_mark(shard, token)) {
-        fc_count(&shard->counters.no_memory, 1);
-        fc_exchange_lose_reply(shard->exchange);
-        shard->has_news = true;
-    }
-}
-
-/* What was put before a mark is written when the pass after the mark has ended: it may have come due in a room whose
- * turn was over. If nothing is due any more, it's written already. */
-static void end_pass(struct fc_shard *shard)
-{
-    uint32_t done = 0;
-
-    while (done < shard->mark_count && (shard->marks[done].pass <= shard->passes || !shard->due.first)) {
-        fc_shard_tell(shard, &(struct fc_event){.kind = FC_EVENT_FLUSHED, .client = shard->marks[done].token});
-        done++;
-    }
-    if (done == 0)
-        return;
-    shard->mark_count -= done;
-    memmove(shard->marks, shard->marks + done, shard->mark_count * sizeof *shard->marks);
-}
-
 /* A pass writes what was due when it began, and no room has a second turn for what has come since: so it ends, however
  * fast messages come in, and all rooms get theirs. With a flush interval the next pass begins that much later. */
 void fc_fanout_slice(struct fc_shard *shard)
@@ -601,5 +542,5 @@ void fc_fanout_slice(struct fc_shard *shard)
         budget -= visited > 0 ? visited : 1;
     }
     if (!shard->served.first)
-        end_pass(shard);
+        fc_marks_end_pass(shard);
 }

@@ -17,6 +17,15 @@ void fc_fanout_slice(struct fc_shard *shard);
 /* Makes the client a member, if it isn't one. Takes over the reference, also on failure. 0 or -ENOMEM. */
 int fc_fanout_join(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel);
 
+/* The same for a record: the client hears what is published after the replay, which is to be written to it at once; it has
+ * no epoch if the client was a member already. If there's more of it, the client hears nothing yet. */
+int fc_fanout_join_record(struct fc_shard *shard, uint32_t slot, struct fc_channel *record, const struct fc_since *since,
+                          struct fc_replay *replay);
+
+/* The next piece for such a member. 0 or -ENOMEM. */
+int fc_fanout_go_on(struct fc_shard *shard, uint32_t slot, struct fc_channel *record, const struct fc_position *position,
+                    struct fc_replay *replay);
+
 /* Ends its membership, if it is one, behind what the channel still has for it. The write may lose the client. */
 void fc_fanout_part(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel);
 
@@ -28,9 +37,6 @@ void fc_fanout_leave(struct fc_shard *shard, uint32_t slot);
 
 /* Delivers at once what the client's rooms still have for it. False: that has lost the client, or closed it. */
 bool fc_fanout_catch_up(struct fc_shard *shard, uint32_t slot);
-
-/* Tells Python by the token when all that has been added is written, or waits for clients that lag. */
-void fc_fanout_mark(struct fc_shard *shard, uint64_t token);
 
 /* The room of all clients. 0 or -ENOMEM. */
 int fc_fanout_open(struct fc_shard *shard);

@@ -47,6 +47,8 @@ struct fc_rule {
     enum fc_policy policy;
     size_t max_queue;      /* bytes that may wait for one client when a message of these comes */
     uint64_t max_messages; /* and messages; 0: any number */
+    uint64_t keep_messages; /* of its last messages a channel keeps so many (0: any number), */
+    uint64_t keep_time;     /* for so many milliseconds (0: any time). Both 0: it has no history */
 };
 
 struct fc_options {
@@ -58,7 +60,10 @@ struct fc_options {
     size_t max_message;         /* payload bytes of one message */
     size_t max_queue;           /* bytes that may wait for one client, */
     uint64_t max_messages;      /* messages (0: any number), */
-    enum fc_policy policy;      /* and then; for messages of channels that no rule is for */
+    enum fc_policy policy;      /* and then; for messages of channels that no rule is for, */
+    uint64_t keep_messages;     /* of which these have a history, */
+    uint64_t keep_time;         /* see the rules */
+    size_t max_history;         /* bytes of messages that channels keep, all together */
     const struct fc_rule *rules; /* copied, the first that takes in a channel's name holds; at most FC_RULES_MAX */
     unsigned rule_count;
     size_t max_backlog;         /* bytes of messages alive in the hub */
@@ -85,6 +90,7 @@ struct fc_options {
     struct fc_span too_many;    /* and 429 */
 };
 
+/* And where one has a history it counts twice. */
 #define FC_RULES_MAX 255u
 
 enum fc_event_kind {
@@ -135,6 +141,24 @@ struct fc_events {
     struct fc_event events[FC_EVENTS];
 };
 
+/* An epoch: a run of offsets of one channel. Letters and digits. */
+#define FC_EPOCH_SIZE 12
+
+/* Where in a channel's history a client is: it has all up to the message with the offset. */
+struct fc_position {
+    char epoch[FC_EPOCH_SIZE];
+    uint64_t offset;
+};
+
+/* What a client wants of its channels' histories. */
+enum fc_resume {
+    FC_RESUME_OFF,   /* nothing: its messages are as they were published */
+    FC_RESUME_NEW,   /* to know its position, from now on, */
+    FC_RESUME_ALL,   /* and first what is kept, */
+    FC_RESUME_SINCE, /* or what came after its positions */
+    FC_RESUME_HERE,  /* within the core: at a position behind which everything is on its way already */
+};
+
 struct fc_answer {
     uint64_t client;
     struct fc_span response;
@@ -142,6 +166,9 @@ struct fc_answer {
     const struct fc_span *channels;
     size_t channel_count;
     struct fc_span address; /* what counts for max_per_address; nothing: isn't counted */
+    enum fc_resume resume;
+    const struct fc_position *positions; /* FC_RESUME_SINCE: of any of its channels, in any order */
+    size_t position_count;
 };
 
 struct fc_channel_stats {
@@ -175,6 +202,8 @@ struct fc_channel_stats {
     X(dropped_oldest)  /* of the dropped: by this policy, */                                                    \
     X(dropped_newest)  /* by this one, */                                                                       \
     X(conflated)       /* and replaced by a newer one with their key */                                         \
+    X(replayed)        /* messages of histories to clients that came back, */                                   \
+    X(gaps)            /* and channels whose history didn't reach back to where they were */                    \
     X(ignored)         /* messages from clients that were for nobody */                                         \
     X(rate_limited)    /* clients closed because they sent too much */                                          \
     X(address_limited) /* requests refused because their address had its clients */                             \
@@ -208,6 +237,9 @@ struct fc_hub_stats {
     uint64_t channels;
     uint64_t threads;
     uint64_t published; /* by fc_hub_publish and fc_hub_broadcast */
+    uint64_t history_messages; /* that channels keep, */
+    uint64_t history_bytes;
+    uint64_t histories;        /* and channels that do */
 };
 
 /* Copies the options. The responses and the array of listeners may go after the call; the listening sockets
@@ -243,6 +275,33 @@ int fc_hub_answer(struct fc_hub *hub, const struct fc_answer *answers, size_t n)
  * -ESHUTDOWN once stopping. */
 int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload, struct fc_span key,
                    uint64_t *reached);
+
+/* Has others give the offsets of a channel's messages, as where several hubs share one history: `position` is that of the
+ * last message so far. Then only what comes with fc_hub_record is kept. fc_hub_release_history ends that, and forgets what
+ * is kept. -EINVAL: the channel keeps nothing. -ENOMEM. */
+int fc_hub_lead_history(struct fc_hub *hub, struct fc_span channel, const struct fc_position *position);
+void fc_hub_release_history(struct fc_hub *hub, struct fc_span channel);
+
+enum fc_recording {
+    FC_RECORD,        /* for the history, and all who subscribe; */
+    FC_RECORD_KEEP,   /* for the history alone: it was published before anybody was here, or has been published; */
+    FC_RECORD_OTHERS, /* for all but those who resume, and not kept: it was kept before it was published */
+};
+
+/* fc_hub_publish for a channel that is led. -EALREADY: the offset isn't greater than all before it, as it has to be for
+ * what is kept, and nothing happens. -EINVAL as well for a channel that isn't led. For one caller at a time. */
+int fc_hub_record(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload, struct fc_span key,
+                  uint64_t offset, enum fc_recording recording, uint64_t *reached);
+
+/* Some messages of a channel that is led are lost: forgets what is kept, and tells those who resume of a gap up to the
+ * offset. -EINVAL, -ENOMEM. */
+int fc_hub_skip_history(struct fc_hub *hub, struct fc_span channel, uint64_t offset);
+
+/* Forgets all that is kept: each channel begins an epoch of its own. 0, or -ENOMEM and nothing is forgotten. */
+int fc_hub_forget_histories(struct fc_hub *hub);
+
+/* Drops what was kept for its time in channels where nothing is published any more; to be called now and then. */
+void fc_hub_expire(struct fc_hub *hub);
 
 /* The same to every client. */
 int fc_hub_broadcast(struct fc_hub *hub, bool text, struct fc_span payload, uint64_t *reached);

@@ -334,6 +334,11 @@ void fc_hub_read_stats(struct fc_hub *hub, struct fc_hub_stats *stats)
     stats->message_bytes = atomic_load_explicit(&exchange->account.bytes, memory_order_relaxed);
     stats->threads = atomic_load(&exchange->running);
     stats->published = atomic_load_explicit(&hub->published, memory_order_relaxed);
+    stats->history_messages = atomic_load_explicit(&exchange->histories.messages, memory_order_relaxed);
+    stats->history_bytes = atomic_load_explicit(&exchange->histories.bytes, memory_order_relaxed);
+    pthread_mutex_lock(&exchange->histories.lock);
+    stats->histories = exchange->histories.count;
+    pthread_mutex_unlock(&exchange->histories.lock);
 }
 
 void fc_hub_read_shard_stats(struct fc_hub *hub, unsigned shard, struct fc_shard_stats *stats)

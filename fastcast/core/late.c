@@ -60,6 +60,8 @@ int fc_late_put(struct fc_late *late, uint32_t slot, uint64_t from)
             i = place(late, slot);
         }
         late->count++;
+    } else if (late->entries[i].from > from) {
+        return 0; /* who isn't to get some that are yet to come stays so */
     }
     late->entries[i] = (struct fc_late_entry){slot, from};
     return 0;

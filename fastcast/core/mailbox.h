@@ -2,6 +2,8 @@
 #ifndef FC_MAILBOX_H
 #define FC_MAILBOX_H
 
+#include "fastcast.h"
+
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +17,7 @@ enum fc_command_kind {
     FC_COMMAND_PUBLISH, /* message, to the members of channel; `more`: the next command has the same message */
     FC_COMMAND_ANSWER,  /* client's request: message is the response; opens as `code` says, on channel, or by `admission` */
     FC_COMMAND_SEND,    /* message, to client */
-    FC_COMMAND_SUBSCRIBE,   /* client, to channel */
+    FC_COMMAND_SUBSCRIBE,   /* client, to channel, or to its record by `subscription` */
     FC_COMMAND_UNSUBSCRIBE, /* client, from channel */
     FC_COMMAND_DISMISS, /* client: close it; message is the Close frame, with code */
     FC_COMMAND_CLOSE,   /* client is leaving: say code to it, behind all that was published before */
@@ -32,8 +34,17 @@ enum fc_command_kind {
 /* How an accepted client is let in, where that's more than one channel. Channels and address are references. */
 struct fc_admission {
     struct fc_address *address;
+    enum fc_resume resume; /* and then channels with a history are records */
+    struct fc_position *positions;
+    size_t position_count;
     size_t count;
     struct fc_channel *channels[];
+};
+
+/* What a subscription to a channel with a history comes with: its record, one reference, and where that is. */
+struct fc_subscription {
+    struct fc_channel *record;
+    struct fc_position position;
 };
 
 /* A pointer in a command owns one reference. */
@@ -41,11 +52,13 @@ struct fc_command {
     enum fc_command_kind kind;
     uint16_t code;
     bool more;
+    bool muted; /* PUBLISH: for none of the members, since they have it; and so not by another channel either */
     uint64_t client;
     struct fc_channel *channel;
     struct fc_message *message;
     union {
         struct fc_admission *admission;
+        struct fc_subscription *subscription; /* NULL where the channel has no history */
         uint64_t token;
     };
 };

@@ -24,6 +24,11 @@ static size_t footprint(size_t capacity)
     return sizeof(struct fc_message) + FC_FRAME_HEADER_MAX + capacity;
 }
 
+size_t fc_message_footprint(const struct fc_message *message)
+{
+    return footprint(message->capacity);
+}
+
 struct fc_message *fc_message_new(struct fc_account *account, size_t capacity)
 {
     struct fc_message *message = malloc(footprint(capacity));

@@ -74,6 +74,9 @@ static inline size_t fc_message_weight(const struct fc_message *message)
     return message->size + sizeof(struct fc_message);
 }
 
+/* The memory that it takes. */
+size_t fc_message_footprint(const struct fc_message *message);
+
 static inline struct fc_message *fc_message_ref(struct fc_message *message)
 {
     /* Relaxed: whoever copies a reference already holds one, so nothing needs to be ordered by it. */

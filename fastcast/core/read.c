@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "extra.h"
 #include "head.h"
+#include "publish.h"
 #include "remote.h"
 #include "write.h"
 
@@ -62,7 +63,7 @@ static void drop_messages(struct fc_message **messages, unsigned n)
 static void publish(struct fc_shard *shard, struct fc_channel **channels, unsigned count,
                     struct fc_message **messages, unsigned n)
 {
-    uint64_t lost = fc_exchange_publish(shard->exchange, channels, count, messages, n, NULL);
+    uint64_t lost = fc_publish(shard->exchange, channels, count, messages, n, NULL);
 
     fc_count(&shard->counters.sent, lost);
     fc_count(&shard->counters.dropped, lost);
@@ -87,11 +88,11 @@ static void relay(struct fc_shard *shard, struct fc_channel *home, struct fc_mes
     struct fc_audience audience;
 
     mark(shard, home, messages, n);
-    if (home == exchange->everyone || !fc_channels_have_patterns(&exchange->channels)) {
+    if (fc_publish_is_simple(exchange, home)) {
         publish(shard, &home, 1, messages, n);
         return;
     }
-    if (fc_channels_resolve(&exchange->channels, home->name, home->length, &audience)) {
+    if (fc_channels_address(&exchange->channels, home->name, home->length, &audience)) {
         fc_count(&shard->counters.no_memory, 1);
         fc_count(&shard->counters.ignored, n);
         drop_messages(messages, n);

@@ -77,14 +77,18 @@ static uint32_t place_of(const struct fc_room *room, struct fc_client *client, u
     return room->everyone ? slot : *fc_client_position(client, room);
 }
 
-int fc_room_skip(struct fc_room *room, struct fc_client *client, uint32_t slot)
+static int skip_to(struct fc_room *room, struct fc_client *client, uint32_t slot, uint64_t number)
 {
-    if (!fc_room_busy(room))
-        return 0;
-    int error = fc_late_put(&room->late, slot, room->given);
+    int error = fc_late_put(&room->late, slot, number);
+
     if (!error)
         client->late = 1;
     return error;
+}
+
+int fc_room_skip(struct fc_room *room, struct fc_client *client, uint32_t slot)
+{
+    return fc_room_busy(room) ? skip_to(room, client, slot, room->given) : 0;
 }
 
 static void forget_late(struct fc_room *room, const struct fc_client *client, uint32_t slot)
@@ -122,7 +126,12 @@ static int add_member(struct fc_room *room, struct fc_client *client, uint32_t s
 
 int fc_room_join(struct fc_room *room, struct fc_client *client, uint32_t slot)
 {
-    int error = fc_room_skip(room, client, slot);
+    return fc_room_join_behind(room, client, slot, 0);
+}
+
+int fc_room_join_behind(struct fc_room *room, struct fc_client *client, uint32_t slot, uint64_t had)
+{
+    int error = had > 0 ? skip_to(room, client, slot, room->given + had) : fc_room_skip(room, client, slot);
 
     if (!error && !room->everyone)
         error = add_member(room, client, slot);
@@ -131,6 +140,12 @@ int fc_room_join(struct fc_room *room, struct fc_client *client, uint32_t slot)
     else
         room->count++;
     return error;
+}
+
+int fc_room_go_live(struct fc_room *room, struct fc_client *client, uint32_t slot, uint64_t had)
+{
+    forget_late(room, client, slot);
+    return had > 0 ? skip_to(room, client, slot, room->given + had) : fc_room_skip(room, client, slot);
 }
 
 static void move(struct fc_room *room, const struct fc_clients *clients, uint32_t from, uint32_t to)

@@ -50,7 +50,7 @@ struct fc_room {
     uint64_t goal;          /* the number of the first one that isn't for the shard's pass under way */
     struct fc_flush *flush; /* NULL: none is under way */
 
-    struct fc_late late; /* empty while nothing is due and no flush is under way */
+    struct fc_late late; /* of who has messages that are due, or in the flush, or yet to come: nearly always empty */
 
     struct fc_tally tally;
 };
@@ -73,6 +73,12 @@ static inline bool fc_room_busy(const struct fc_room *room)
 
 /* The client, which isn't a member, hears what the room gets from now on. 0 or -ENOMEM. */
 int fc_room_join(struct fc_room *room, struct fc_client *client, uint32_t slot);
+
+/* The same, but without the next `had` that the room will get. */
+int fc_room_join_behind(struct fc_room *room, struct fc_client *client, uint32_t slot, uint64_t had);
+
+/* A member that was to get nothing yet hears what the room gets from now on, without the next `had`. 0 or -ENOMEM. */
+int fc_room_go_live(struct fc_room *room, struct fc_client *client, uint32_t slot, uint64_t had);
 
 void fc_room_leave(struct fc_room *room, const struct fc_clients *clients, struct fc_client *client, uint32_t slot);
 

@@ -12,7 +12,9 @@
 #include "conn.h"
 #include "fanout.h"
 #include "inspect.h"
+#include "marks.h"
 #include "read.h"
+#include "resume.h"
 #include "sweep.h"
 #include "write.h"
 
@@ -185,13 +187,9 @@ static void serve_client(struct fc_shard *shard, const struct fc_command *comman
             fc_count(&shard->counters.gone, 1);
         }
     } else if (command->kind == FC_COMMAND_SUBSCRIBE) {
-        fc_channel_ref(command->channel);
-        if (fc_fanout_join(shard, slot, command->channel)) {
-            fc_count(&shard->counters.no_memory, 1);
-            fc_conn_drop(shard, slot); /* rather than leave it without what it was promised */
-        }
+        fc_resume_subscribe(shard, slot, command->channel, command->subscription);
     } else if (command->kind == FC_COMMAND_UNSUBSCRIBE) {
-        fc_fanout_part(shard, slot, command->channel);
+        fc_resume_unsubscribe(shard, slot, command->channel);
     } else if (command->kind == FC_COMMAND_SEND) {
         if (fc_fanout_catch_up(shard, slot)) {
             fc_write_messages(shard, slot, NULL, &command->message, 1);
@@ -205,7 +203,7 @@ static void serve_client(struct fc_shard *shard, const struct fc_command *comman
     if (command->kind == FC_COMMAND_SEND)
         fc_exchange_settle(shard->exchange, shard->index, fc_message_weight(command->message));
     if (command->kind == FC_COMMAND_SUBSCRIBE)
-        fc_exchange_subscribed(shard->index, command->channel);
+        fc_exchange_subscribed(shard->index, command);
     fc_exchange_drop_command(shard->exchange, command);
 }
 
@@ -230,6 +228,8 @@ static uint32_t publish(struct fc_shard *shard, const struct fc_command *command
     while (commands[n - 1].more)
         n++;
     fc_fanout_add(shard, commands, n);
+    if (fc_resume_has_lost(shard)) /* before anybody hears what comes after that */
+        fc_resume_drop_lost(shard);
     return n;
 }
 
@@ -238,6 +238,8 @@ static void obey(struct fc_shard *shard)
     uint32_t n = fc_mailbox_take(&shard->exchange->mailboxes[shard->index], &shard->commands,
                                  &shard->commands_capacity);
 
+    if (fc_resume_has_lost(shard))
+        fc_resume_drop_lost(shard);
     for (uint32_t i = 0, used; i < n; i += used) {
         const struct fc_command *command = &shard->commands[i];
         used = 1;
@@ -258,7 +260,7 @@ static void obey(struct fc_shard *shard)
             fc_inspect(shard, command->client, command->token);
             break;
         case FC_COMMAND_FLUSH:
-            fc_fanout_mark(shard, command->token);
+            fc_marks_put(shard, command->token);
             break;
         case FC_COMMAND_STOP:
             begin_stop(shard);
@@ -334,6 +336,7 @@ static void tear_down(struct fc_shard *shard)
         fc_io_close(shard->io);
     fc_clients_destroy(&shard->clients);
     fc_ready_free(&shard->ready);
+    fc_ready_free(&shard->writers);
     free(shard->commands);
     atomic_fetch_sub(&shard->exchange->running, 1);
     fc_exchange_notify(shard->exchange);
@@ -385,7 +388,7 @@ static bool has_work(const struct fc_shard *shard)
 {
     return fc_fanout_possible(shard) || shard->sweep_left > 0 || fc_accept_handed_possible(shard) ||
            (shard->stopping && shard->stop_slot != FC_NO_SLOT) || may_read_heads(shard) || fc_accept_possible(shard) ||
-           (shard->ready.count > 0 && !fc_exchange_congested(shard->exchange));
+           (shard->ready.count > 0 && !fc_exchange_congested(shard->exchange)) || shard->writers.count > 0;
 }
 
 static int until(const struct fc_shard *shard, uint64_t moment, int timeout)
@@ -462,6 +465,8 @@ void fc_shard_run(struct fc_shard *shard, void (*started)(void *context), void *
         fc_sweep_brace(shard);
         if (fc_fanout_possible(shard))
             fc_fanout_slice(shard);
+        if (shard->writers.count > 0)
+            fc_resume_some(shard);
         if (shard->stopping && shard->stop_slot != FC_NO_SLOT)
             stop_some(shard);
         if (shard->now >= shard->sweep_at || shard->sweep_left > 0)

@@ -64,6 +64,7 @@ struct fc_shard {
     struct fc_clients clients;
     struct fc_waiting waiting; /* clients to read from whose request isn't complete, */
     struct fc_ready ready;     /* and all others */
+    struct fc_ready writers;   /* clients to write to without being asked: of a long queue, or a history */
     struct fc_queue_host queues;
     struct fc_room *everyone; /* the room of all open clients */
     uint32_t mixed;           /* clients with several channels */

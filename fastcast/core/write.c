@@ -7,11 +7,15 @@
 #include "write.h"
 
 #include "conn.h"
+#include "extra.h"
 #include "queue.h"
+#include "resume.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
+
+#define SENDS_IN_A_TURN 32
 
 void fc_write_ended(struct fc_queue_host *host, struct fc_channel *channel, enum fc_fate fate, uint64_t frames)
 {
@@ -50,6 +54,8 @@ static void all_written(struct fc_shard *shard, struct fc_client *client, uint32
 {
     if (client->state == FC_CLIENT_ENDING)
         fc_conn_shut_down(shard, slot);
+    else if (client->extended && client->extra->replays)
+        fc_resume_later(shard, slot);
 }
 
 static void lose(struct fc_shard *shard, struct fc_channel *channel, struct fc_message *const *messages, unsigned n,
@@ -68,10 +74,13 @@ static bool has_room(const struct fc_queue *queue, const struct fc_rule *rule, c
     /* One message may be larger than the limit: a client with nothing else waiting isn't slow. */
     if (queue->count == 0)
         return true;
-    if (rule->max_messages > 0 && queue->frames + message->frames > rule->max_messages)
+    uint64_t frames = queue->frames > queue->waived ? queue->frames - queue->waived : 0;
+    if (rule->max_messages > 0 && frames + message->frames > rule->max_messages)
         return false;
     /* Its entries take memory, too, and small messages may be smaller than those. */
-    return queue->bytes + queue->count * sizeof(struct fc_entry) + message->size <= rule->max_queue;
+    size_t bytes = queue->bytes > queue->replayed ? queue->bytes - queue->replayed : 0;
+    size_t entries = queue->count > queue->waived ? queue->count - queue->waived : 0;
+    return bytes + entries * sizeof(struct fc_entry) + message->size <= rule->max_queue;
 }
 
 /* When all memory for messages is in use, those who lag are the ones that hold it. */
@@ -79,7 +88,7 @@ static bool is_memory_short(const struct fc_shard *shard)
 {
     const struct fc_exchange *exchange = shard->exchange;
 
-    return atomic_load_explicit(&exchange->account.bytes, memory_order_relaxed) > exchange->options.max_backlog;
+    return fc_exchange_alive(exchange) > exchange->options.max_backlog;
 }
 
 static void tell_slow(struct fc_shard *shard, struct fc_client *client, uint32_t slot, enum fc_policy policy)
@@ -204,20 +213,27 @@ void fc_write_behind(struct fc_shard *shard, uint32_t slot, struct fc_channel *c
     }
 }
 
+static int make_queue(struct fc_shard *shard, struct fc_client *client)
+{
+    client->queue = calloc(1, sizeof *client->queue);
+    if (!client->queue)
+        return -ENOMEM;
+    client->queue->host = &shard->queues;
+    fc_count(&shard->counters.lagging, 1);
+    return 0;
+}
+
 /* Makes a queue of what a write has left over: `begun` bytes of the first message are written. */
 static void queue_rest(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel,
                        struct fc_message *const *messages, unsigned n, size_t begun)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    client->queue = calloc(1, sizeof *client->queue);
-    if (!client->queue) {
+    if (make_queue(shard, client)) {
         lose(shard, channel, messages, n, FC_GONE);
         fc_conn_drop(shard, slot);
         return;
     }
-    client->queue->host = &shard->queues;
-    fc_count(&shard->counters.lagging, 1);
     if (!push(shard, slot, channel, messages[0])) {
         lose(shard, channel, messages + 1, n - 1, FC_GONE);
         return;
@@ -293,11 +309,20 @@ void fc_write_messages(struct fc_shard *shard, uint32_t slot, struct fc_channel 
     }
 }
 
+/* Whether the rest is written in another turn. Without memory for that, it's written now. */
+static bool pauses(struct fc_shard *shard, struct fc_client *client, uint32_t slot)
+{
+    if (!client->queue->in_line && fc_ready_push(&shard->writers, fc_shard_id(shard, client, slot)))
+        return false;
+    client->queue->in_line = true;
+    return true;
+}
+
 void fc_write_queued(struct fc_shard *shard, uint32_t slot)
 {
     struct fc_client *client = fc_shard_client(shard, slot);
 
-    while (client->queue) {
+    for (unsigned sends = 1; client->queue; sends++) {
         struct iovec vector[FC_ROOM_VECTORS];
         struct fc_send one = {
             .fd = (int)client->fd,
@@ -319,8 +344,33 @@ void fc_write_queued(struct fc_shard *shard, uint32_t slot)
         count_written(shard, client, (size_t)one.result);
         if ((size_t)one.result < bytes)
             return;
+        if (client->queue && sends == SENDS_IN_A_TURN && pauses(shard, client, slot))
+            return;
     }
     all_written(shard, client, slot);
+}
+
+void fc_write_replay(struct fc_shard *shard, uint32_t slot, struct fc_channel *record,
+                     struct fc_message *const *messages, unsigned n)
+{
+    struct fc_client *client = fc_shard_client(shard, slot);
+
+    fc_count(&shard->counters.sent, n);
+    fc_shard_tally(shard, record, FC_SENT, n);
+    if (!client->queue && make_queue(shard, client)) {
+        lose(shard, record, messages, n, FC_GONE);
+        fc_conn_drop(shard, slot);
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (!push(shard, slot, record, messages[i])) {
+            lose(shard, record, messages + i + 1, n - i - 1, FC_GONE);
+            return;
+        }
+        client->queue->replayed += messages[i]->size;
+        client->queue->waived++;
+    }
+    fc_write_queued(shard, slot);
 }
 
 void fc_write_own(struct fc_shard *shard, uint32_t slot, struct fc_message *message)

@@ -11,6 +11,10 @@
 void fc_write_messages(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel,
                        struct fc_message *const *messages, unsigned n);
 
+/* The same for an open client and n > 0 messages of a history, however many: no limit counts them while they wait. */
+void fc_write_replay(struct fc_shard *shard, uint32_t slot, struct fc_channel *record,
+                     struct fc_message *const *messages, unsigned n);
+
 /* The two halves of that, for the fan-out, which counts what is sent for itself and writes to many clients at once: let
  * the messages wait, for a client with a queue; and for the others, what a write of them all has given. */
 void fc_write_behind(struct fc_shard *shard, uint32_t slot, struct fc_channel *channel,
@@ -28,7 +32,7 @@ void fc_write_own(struct fc_shard *shard, uint32_t slot, struct fc_message *mess
  * that one goes out, ahead of the rest. */
 void fc_write_pongs(struct fc_shard *shard, uint32_t slot, const uint8_t *pongs, size_t n, size_t last);
 
-/* Writes what waits, until nothing does or the socket is full. */
+/* Writes what waits, until nothing does, the socket is full, or its turn is over: then the rest follows in another one. */
 void fc_write_queued(struct fc_shard *shard, uint32_t slot);
 
 /* Drops what waits, but for a frame that's begun. */

@@ -45,7 +45,7 @@ def _try_hub() -> tuple[bool | None, int | None]:
             too_large=b"",
             full=b"",
             too_many=b"",
-            rules=[(">", "close", 1, None)],
+            rules=[(">", "close", 1, None, None, None)],
         )
     except (OSError, MemoryError):
         os.close(fd)

@@ -1,6 +1,6 @@
 /* The shared part of a hub without its shards: publishing to those who listen, congestion, what goes to Python;
  * one order for all shards, whoever publishes. */
-#include "exchange.h"
+#include "publish.h"
 
 #include "check.h"
 #include "faults.h"
@@ -43,7 +43,7 @@ static struct fc_channel *channel_with(uint32_t first, uint32_t second, uint32_t
 
 static uint64_t publish(struct fc_channel *channel, struct fc_message *const *messages, unsigned n)
 {
-    return fc_exchange_publish(&exchange, &channel, 1, messages, n, NULL);
+    return fc_publish(&exchange, &channel, 1, messages, n, NULL);
 }
 
 static int ask(uint64_t client, const void *head, size_t n)

@@ -1,6 +1,6 @@
 /* The shared part of a hub: one message to several channels in one piece, commands with all that they hold, events of
  * every kind, rules; and threads that publish to overlapping channels. */
-#include "exchange.h"
+#include "publish.h"
 
 #include "check.h"
 #include "faults.h"
@@ -110,7 +110,7 @@ static void one_message_to_several_channels_lies_side_by_side(void)
     struct fc_channel *audience[CHANNELS] = {channels[2], channels[0], channels[1]};
     struct fc_message *two[] = {message(1), message(2)};
     size_t weight = fc_message_weight(two[0]);
-    CHECK_EQ(fc_exchange_publish(&exchange, audience, CHANNELS, two, 2, &reached), 0);
+    CHECK_EQ(fc_publish(&exchange, audience, CHANNELS, two, 2, &reached), 0);
     CHECK_EQ(reached, 2 * 63);
     for (unsigned k = 1; k < CHANNELS; k++)
         CHECK((uintptr_t)audience[k - 1] < (uintptr_t)audience[k]);
@@ -140,14 +140,14 @@ static void nobody_hears_what_has_no_channel_or_no_members(void)
 
     open_channels(members);
     struct fc_message *one = message(1);
-    CHECK_EQ(fc_exchange_publish(&exchange, NULL, 0, &one, 1, &reached), 0);
+    CHECK_EQ(fc_publish(&exchange, NULL, 0, &one, 1, &reached), 0);
     CHECK_EQ(reached, 0);
     one = message(2);
     reached = 7;
-    CHECK_EQ(fc_exchange_publish(&exchange, channels, 2, &one, 1, &reached), 0);
+    CHECK_EQ(fc_publish(&exchange, channels, 2, &one, 1, &reached), 0);
     CHECK_EQ(reached, 0);
     one = message(3);
-    CHECK_EQ(fc_exchange_publish(&exchange, channels, 1, &one, 1, NULL), 0);
+    CHECK_EQ(fc_publish(&exchange, channels, 1, &one, 1, NULL), 0);
     CHECK_EQ(exchange.account.messages, 0);
     for (unsigned shard = 0; shard < SHARDS; shard++)
         CHECK_EQ(exchange.mailboxes[shard].count, 0);
@@ -165,7 +165,7 @@ static unsigned long publish_many(unsigned long skip, uint64_t *lost, uint64_t *
         many[i] = message(i);
     fault_clear();
     fault_arm(FAULT_ALLOCATION, skip, 1, ENOMEM);
-    *lost = fc_exchange_publish(&exchange, audience, CHANNELS, many, FC_PUBLISH_MAX, reached);
+    *lost = fc_publish(&exchange, audience, CHANNELS, many, FC_PUBLISH_MAX, reached);
     unsigned long injected = fault_injected(FAULT_ALLOCATION);
     fault_clear();
     return injected;
@@ -432,7 +432,7 @@ static void *publish_to_some(void *argument)
         }
         struct fc_message *one = message(publisher * MESSAGES + i);
         uint64_t reached;
-        CHECK_EQ(fc_exchange_publish(&exchange, audience, count, &one, 1, &reached), 0);
+        CHECK_EQ(fc_publish(&exchange, audience, count, &one, 1, &reached), 0);
         CHECK_EQ(reached, count * SHARDS);
     }
     atomic_fetch_sub(&publishing, 1);

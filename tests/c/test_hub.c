@@ -281,17 +281,17 @@ static void answers_to_those_who_are_gone_or_never_were_do_nothing(void)
     struct fc_span channel = {"/a", 2};
     struct fc_span other = {"/b", 2};
     struct fc_answer answers[] = {
-        {id, response, true, &channel, 1, {0}},
-        {id ^ UINT64_C(1) << 24, response, true, &channel, 1, {0}}, /* another generation */
-        {id + 5000, response, true, &channel, 1, {0}},              /* a slot that never was */
-        {UINT64_MAX, response, true, &channel, 1, {0}},             /* a shard that isn't */
-        {0, response, false, NULL, 0, {0}},
+        {id, response, true, &channel, 1, {0}, FC_RESUME_OFF, NULL, 0},
+        {id ^ UINT64_C(1) << 24, response, true, &channel, 1, {0}, FC_RESUME_OFF, NULL, 0}, /* another generation */
+        {id + 5000, response, true, &channel, 1, {0}, FC_RESUME_OFF, NULL, 0},              /* a slot that never was */
+        {UINT64_MAX, response, true, &channel, 1, {0}, FC_RESUME_OFF, NULL, 0},             /* a shard that isn't */
+        {0, response, false, NULL, 0, {0}, FC_RESUME_OFF, NULL, 0},
     };
     CHECK_EQ(fc_hub_answer(world.hub, answers, 5), 0);
     CHECK_EQ(fc_hub_answer(world.hub, answers, 0), 0);
     peer_join(&peer, &world, 0, "/a"); /* behind those answers, perhaps in the same slot */
     CHECK(world.ids[peer.number] != id);
-    CHECK_EQ(fc_hub_answer(world.hub, &(struct fc_answer){world.ids[peer.number], response, true, &other, 1, {0}}, 1), 0);
+    CHECK_EQ(fc_hub_answer(world.hub, &(struct fc_answer){world.ids[peer.number], response, true, &other, 1, {0}, FC_RESUME_OFF, NULL, 0}, 1), 0);
     peer_text(&peer, "still in its channel");
     peer_expect_text(&peer, "still in its channel");
     peer_leave(&peer);

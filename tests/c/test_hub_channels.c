@@ -437,7 +437,7 @@ static void every_accepted_client_has_an_end_also_if_it_never_came_in(void)
     fc_hub_release(world.hub, requests);
     peer_reset(&peer);
     struct fc_span channel = span("/a");
-    struct fc_answer answer = {id, span(WORLD_ACCEPTED), true, &channel, 1, {0}};
+    struct fc_answer answer = {id, span(WORLD_ACCEPTED), true, &channel, 1, {0}, FC_RESUME_OFF, NULL, 0};
     CHECK_EQ(fc_hub_answer(world.hub, &answer, 1), 0);
     for (;;) { /* perhaps it came in for a moment, before the reset was seen */
         struct told told = ears_event(&world);

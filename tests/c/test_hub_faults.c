@@ -400,7 +400,7 @@ static void answers_for_which_there_is_no_memory_time_out(void)
         peer_connect(&peers[n], &world, 0, 0);
         peer_ask(&peers[n], "/a");
         WAIT_UNTIL((requests = fc_hub_requests(world.hub)));
-        struct fc_answer answer = {requests->events[0].client, response, true, &channel, 1, {0}};
+        struct fc_answer answer = {requests->events[0].client, response, true, &channel, 1, {0}, FC_RESUME_OFF, NULL, 0};
         fc_hub_release(world.hub, requests);
         fault_spare_this_thread(false);
         fault_clear();

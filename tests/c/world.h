@@ -41,8 +41,9 @@ struct fc_options world_options(void);
 int world_try(struct world *world, const struct fc_options *options);
 void world_open(struct world *world, const struct fc_options *options);
 
-/* Answers all requests that wait: opens the channels that the path names, with commas between them, but refuses what begins with /refuse.
- * Remembers the ids of the peers that asked. */
+/* Answers all requests that wait: opens the channels that the path names, with commas between them, but refuses what begins
+ * with /refuse; behind ?since= may stand what the client wants of their histories. Remembers the ids of the peers that
+ * asked. */
 void world_answer(struct world *world);
 
 /* Publishes from outside of the shards; waits while they are behind. */

@@ -21,7 +21,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rgl
 PAGES.insert(0, "README.md")
 
 # What a block's first line says in the syntax of its language.
-_NAME = re.compile(r"(?:# |// |<!-- )(?P<name>[\w/]+\.(?:py|html|toml|json|js))(?: -->)?\n")
+_NAME = re.compile(r"(?:# |// |<!-- )(?P<name>[\w/]+\.(?:py|html|toml|json|js|cfg|conf|yaml))(?: -->)?\n")
 _NOT_RUN = re.compile(r"<!-- not run: (?P<why>.+) -->\n*", re.DOTALL)
 
 

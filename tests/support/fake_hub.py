@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from fastcast._core import FLUSHED, INFO, MISSING, Hub
+from fastcast.history import Since
 
 AT_ONCE = 256
 """Events that are taken together."""
@@ -28,7 +29,7 @@ class FakeHub:
         """The same with replies."""
         self.asked: deque[tuple[int, bytes, str, int]] = deque()
         """The same with requests."""
-        self.answered: list[tuple[int, bytes, Sequence[str] | None, str]] = []
+        self.answered: list[tuple[int, bytes, Sequence[str] | None, str, Since | None]] = []
         self.did: list[tuple[Any, ...]] = []
         """Calls that change something: name and arguments."""
         self.known: dict[int, dict[str, Any]] = {}
@@ -87,7 +88,7 @@ class FakeHub:
     def requests(self) -> list[tuple[int, bytes, str, int]]:
         return [self.asked.popleft() for _ in range(min(AT_ONCE, len(self.asked)))]
 
-    def answer(self, answers: list[tuple[int, bytes, Sequence[str] | None, str]]) -> None:
+    def answer(self, answers: list[tuple[int, bytes, Sequence[str] | None, str, Since | None]]) -> None:
         self.answered += answers
 
     def publish(self, channel: str, data: Any, key: str | None = None) -> int:
@@ -136,6 +137,9 @@ class FakeHub:
     def channel_stats(self, channel: str) -> dict[str, int] | None:
         counts = {"members": 1, "sent": 9, "delivered": 4, "dropped": 2, "gone": 1}
         return counts if channel == "a" else None
+
+    def expire(self) -> None:
+        pass
 
     def address_count(self, address: str) -> int:
         return 0

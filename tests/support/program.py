@@ -142,6 +142,15 @@ def started(
         program.stop(stop, codes)
 
 
+def is_listening(port: int) -> bool | None:
+    """Whether somebody listens on the port; None if not, as `until` wants it."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return None
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on."""
     with ExitStack() as stack:

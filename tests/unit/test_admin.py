@@ -254,6 +254,16 @@ class TestPublish:
         answer = port.publish({"messages": [{"data": str(n)} for n in range(5)]})
         assert (answer.status, answer.json["subscribers"]) == (503, [6, 6])
 
+    def test_message_that_the_server_does_not_take_is_told(
+        self, port: Port, server: FakeServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.error = ValueError("the message is longer than the bus takes, 5 bytes")
+        for target in ("/publish?channel=news", "/publish"):
+            answer = port.ask("POST", target, "longer")
+            assert answer.problem == (413, "the message is longer than the bus takes, 5 bytes")
+            assert answer.json["subscribers"] == []
+        assert not caplog.records
+
     def test_server_that_stops_is_told_like_overload(self, port: Port, server: FakeServer) -> None:
         server.error = FastcastError("the server is not running")
         answer = port.ask("POST", "/publish", "x")

@@ -101,6 +101,7 @@ class TestWithoutHooks:
             ("/caf\u00e9",),
             "",
             None,
+            None,
         )
 
     def test_where_a_request_comes_from_is_not_asked(self) -> None:

@@ -130,7 +130,7 @@ class TestKind:
             ({"a": "latest"}, "'a': expected settings by name, not 'latest'"),
             (
                 {"a": {"slwo": "latest"}},
-                "'a': there is no setting 'slwo' (slow, max_queue, max_queue_messages)",
+                "'a': there is no setting 'slwo' (slow, max_queue, max_queue_messages, history)",
             ),
             ({"a": {"slow": 1}}, "'a': slow: 1 is not one of close, drop-oldest, drop-newest, latest"),
             ({"": {}}, "the name of a channel is empty"),

@@ -21,6 +21,7 @@ from fastcast.channels import Rule
 from fastcast.cli import main
 from fastcast.config import OPTIONS, Config
 from fastcast.errors import StartError
+from fastcast.history import Keep
 from fastcast.options import MIB, Option
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "jwt_name": ("session", "session"),
     "relay": ("all", "all"),
     "slow": ("latest", "latest"),
+    "history": ("100/5m", Keep(100, 300.0)),
     "channel": ("'a.* slow=latest'", (Rule("a.*", "latest"),)),
     "max_connections": ("100", 100),
     "max_handshakes": ("50", 50),
@@ -52,6 +54,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "max_message": ("64KiB", 65536),
     "max_queue": ("4MiB", 4 * MIB),
     "max_queue_messages": ("7", 7),
+    "max_history": ("2MiB", 2 * MIB),
     "rate_limit": ("0.5", 0.5),
     "rate_burst": ("9", 9),
     "presence": ("", True),
@@ -67,6 +70,14 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "admin_host": ("::1", "::1"),
     "admin_port": ("0", 0),
     "admin_token": ("'no token to guess'", "no token to guess"),
+    "bus": ("nats://a:4222", ("nats://a:4222",)),
+    "bus_prefix": ("app", "app"),
+    "bus_alone": ("refuse", "refuse"),
+    "bus_credentials": ("user.creds", "user.creds"),
+    "bus_nkey": ("user.nk", "user.nk"),
+    "bus_ca": ("ca.pem", "ca.pem"),
+    "bus_certificate": ("cert.pem", "cert.pem"),
+    "bus_key": ("key.pem", "key.pem"),
     "log_level": ("ERROR", "error"),
 }
 """What is written after each flag, and what the server is to get for it."""
@@ -82,6 +93,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "admin_host": ("admin_port", "admin_token"),
     "admin_port": ("admin_token",),
     "admin_token": ("admin_port",),
+    **dict.fromkeys(("bus_prefix", "bus_alone", "bus_credentials", "bus_nkey"), ("bus",)),
+    **dict.fromkeys(("bus_ca", "bus_certificate"), ("bus",)),
+    "bus_key": ("bus", "bus_certificate"),
 }
 """Options that make no sense without others."""
 

@@ -275,14 +275,14 @@ class TestRules:
             channel=["a slow=latest", "b.* max_queue=1KiB max_queue_messages=2", "c"],
         )
         assert made.rules == [
-            ("a", "latest", MIB, 50),
-            ("b.*", "drop-oldest", KIB, 2),
-            ("c", "drop-oldest", MIB, 50),
-            (">", "drop-oldest", MIB, 50),
+            ("a", "latest", MIB, 50, None, None),
+            ("b.*", "drop-oldest", KIB, 2, None, None),
+            ("c", "drop-oldest", MIB, 50, None, None),
+            (">", "drop-oldest", MIB, 50, None, None),
         ]
 
     def test_without_any_one_rule_is_for_all(self) -> None:
-        assert Config().rules == [(">", "close", 4 * MIB, None)]
+        assert Config().rules == [(">", "close", 4 * MIB, None, None, None)]
 
     def test_a_mistake_in_one_names_the_option_as_it_was_written(self, toml: Path) -> None:
         toml.write_text('channel = ["a slow=never"]')

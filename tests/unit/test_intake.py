@@ -90,9 +90,9 @@ class TestRequests:
             case.fake.ask(3, head=b"bad")
             await until(lambda: len(case.fake.answered) == 3)
             assert case.fake.answered == [
-                (1, b"101", ("/",), ""),
-                (2, b"101", ("/",), ""),
-                (3, b"403", None, ""),
+                (1, b"101", ("/",), "", None),
+                (2, b"101", ("/",), "", None),
+                (3, b"403", None, "", None),
             ]
 
         run(main)
@@ -113,7 +113,7 @@ class TestRequests:
             assert [answer[0] for answer in case.fake.answered] == [2]
             go.set()
             await until(lambda: len(case.fake.answered) == 2)
-            assert case.fake.answered[1] == (1, b"403", None, "")
+            assert case.fake.answered[1] == (1, b"403", None, "", None)
 
         run(main)
 

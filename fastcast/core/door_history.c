@@ -1,0 +1,119 @@
+/* The door to the histories of channels; see door.c. */
+#include "door.h"
+
+#include "clock.h"
+#include "publish.h"
+#include "topic.h"
+
+#include <errno.h>
+
+int fc_hub_lead_history(struct fc_hub *hub, struct fc_span name, const struct fc_position *position)
+{
+    struct fc_exchange *exchange = &hub->exchange;
+
+    if (!fc_topic_valid(name.bytes, name.length) || !fc_channels_keep(&exchange->channels, name.bytes, name.length))
+        return -EINVAL;
+    struct fc_channel *record = fc_channels_get_record(&exchange->channels, name.bytes, name.length);
+    if (!record)
+        return -ENOMEM;
+    pthread_mutex_lock(&record->lock);
+    fc_history_lead(&exchange->histories, record->history, position);
+    pthread_mutex_unlock(&record->lock);
+    fc_channel_unref(&exchange->channels, record);
+    return 0;
+}
+
+void fc_hub_release_history(struct fc_hub *hub, struct fc_span name)
+{
+    struct fc_exchange *exchange = &hub->exchange;
+    struct fc_channel *record = fc_channels_find_record(&exchange->channels, name.bytes, name.length);
+
+    if (!record)
+        return;
+    fc_history_release(&exchange->histories, &exchange->channels, record->history);
+    fc_channel_unref(&exchange->channels, record);
+}
+
+/* The record among them is put last; they're as many as before. -EINVAL if there's none that is led, or -EALREADY. */
+static int find_record(struct fc_audience *audience, uint64_t offset, enum fc_recording recording)
+{
+    for (unsigned i = 0; i < audience->count; i++) {
+        struct fc_channel *record = audience->channels[i];
+        if (!record->history)
+            continue;
+        audience->channels[i] = audience->channels[audience->count - 1];
+        audience->channels[audience->count - 1] = record;
+        pthread_mutex_lock(&record->lock);
+        bool is_led = record->history->led;
+        bool is_old = offset <= record->history->last && recording != FC_RECORD_OTHERS;
+        pthread_mutex_unlock(&record->lock);
+        return !is_led ? -EINVAL : is_old ? -EALREADY : 0;
+    }
+    return -EINVAL;
+}
+
+/* Only the record hears of it, and none of its members. */
+static int keep(struct fc_exchange *exchange, struct fc_channel *record, struct fc_message *message, uint64_t offset)
+{
+    struct fc_message *made;
+
+    pthread_mutex_lock(&record->lock);
+    int error = fc_history_append(&exchange->histories, record->history, &message, 1, offset, fc_clock_ms(), &made);
+    pthread_mutex_unlock(&record->lock);
+    if (!error)
+        fc_message_unref(made);
+    fc_message_unref(message);
+    fc_histories_trim(&exchange->histories, &exchange->channels);
+    return error;
+}
+
+int fc_hub_record(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload, struct fc_span key,
+                  uint64_t offset, enum fc_recording recording, uint64_t *reached)
+{
+    struct fc_exchange *exchange = &hub->exchange;
+    struct fc_audience audience;
+    struct fc_message *message;
+
+    *reached = 0;
+    int error = fc_door_address(hub, name, payload, &audience);
+    if (error)
+        return error;
+    error = find_record(&audience, offset, recording);
+    if (!error) {
+        message = fc_door_message(hub, name, text, payload, key);
+        if (!message)
+            error = -ENOMEM;
+        else if (recording == FC_RECORD_KEEP)
+            error = keep(exchange, audience.channels[audience.count - 1], message, offset);
+        else if (recording == FC_RECORD_OTHERS)
+            error = fc_publish_others(exchange, audience.channels, audience.count, message, reached) ? -ENOMEM : 0;
+        else
+            error = fc_publish_record(exchange, audience.channels, audience.count, message, offset, reached) ? -ENOMEM
+                                                                                                              : 0;
+    }
+    fc_channels_release(&exchange->channels, &audience);
+    return error;
+}
+
+int fc_hub_skip_history(struct fc_hub *hub, struct fc_span name, uint64_t offset)
+{
+    struct fc_exchange *exchange = &hub->exchange;
+    struct fc_channel *record = fc_channels_find_record(&exchange->channels, name.bytes, name.length);
+
+    if (!record)
+        return -EINVAL;
+    int error = fc_publish_gap(exchange, record, offset);
+    fc_channel_unref(&exchange->channels, record);
+    return error;
+}
+
+int fc_hub_forget_histories(struct fc_hub *hub)
+{
+    return fc_histories_release(&hub->exchange.histories, &hub->exchange.channels);
+}
+
+void fc_hub_expire(struct fc_hub *hub)
+{
+    fc_histories_expire(&hub->exchange.histories, &hub->exchange.channels, fc_clock_ms());
+    fc_histories_trim(&hub->exchange.histories, &hub->exchange.channels); /* who only comes and goes trims nothing */
+}

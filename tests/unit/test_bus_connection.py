@@ -1,0 +1,306 @@
+"""The bus over an engine that does what a test wants: what becomes of everything when the connection goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastcast._core import Hub
+from fastcast.bus import bus as module
+from fastcast.bus import interest
+from fastcast.bus.bus import Bus
+from fastcast.bus.engine import Engine, Log, Received, Unreachable
+from fastcast.bus.peers import Home
+from fastcast.errors import OverloadError, StartError
+from fastcast.history import Keep
+from tests.support.hosting import Run
+from tests.support.wire import TIMEOUT
+
+
+class FakeEngine:
+    """Stands in for NATS or Redis: a broker that brings back what is published."""
+
+    def __init__(self) -> None:
+        self.log: Log | None = None
+        self.dropped = 0
+        self.name = "fake://broker"
+        self.most_bytes = 1000
+        self.subscribed: set[str] = set()
+        self.connects = 0
+        self.is_down = False
+        self.meanwhile: Callable[[], None] | None = None
+        """What happens while the next subscriptions are on their way."""
+        self.swallows = 0
+        """Cancellations that are taken for errors."""
+
+    @property
+    def engine(self) -> Engine:
+        return cast(Engine, self)
+
+    async def connect(self, received: Received, lost: Callable[[str], None]) -> None:
+        self.connects += 1
+        if self.is_down:
+            raise Unreachable("it is down")
+        self.received, self.lost = received, lost
+        self.subscribed = set()
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        while self.swallows:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.swallows -= 1
+                raise Unreachable("too many stalled messages") from None
+        for subject, payload in messages:
+            if subject in self.subscribed:
+                self.received(subject, payload, subject, None)
+
+    async def subscribe(self, subjects: Collection[str]) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        await asyncio.sleep(0)
+        if meanwhile is not None:
+            meanwhile()
+            await asyncio.sleep(0.01)
+        self.subscribed |= set(subjects)
+
+    async def unsubscribe(self, subjects: Collection[str]) -> None:
+        assert subjects
+        self.subscribed -= set(subjects)
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeHub:
+    """Notes what it's told."""
+
+    def __init__(self) -> None:
+        self.did: list[tuple[str, ...]] = []
+
+    def broadcast(self, data: str) -> None:
+        self.did.append(("broadcast", data))
+
+    def publish(self, channel: str, data: str, key: str | None) -> None:
+        self.did.append(("publish", channel, data))
+
+    def forget_histories(self) -> None:
+        self.did.append(("forget",))
+
+    def release_history(self, channel: str) -> None:
+        self.did.append(("release", channel))
+
+    def channel_stats(self, channel: str) -> dict[str, int] | None:
+        return None
+
+
+class Case:
+    """A bus that runs."""
+
+    def __init__(self, **options: Any) -> None:
+        self.engine = FakeEngine()
+        self.hub = FakeHub()
+        self.bus = Bus(
+            self.engine.engine, **{"prefix": "fastcast", "alone": "deliver", "most_bytes": 10_000} | options
+        )
+
+    async def begin(self) -> None:
+        await self.bus.start()
+        home = SimpleNamespace(clients=lambda: 0, count=lambda channel: 0, present=lambda channel: [])
+        await self.bus.begin(cast(Hub, self.hub), cast(Home, home))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def lose(self) -> None:
+        self.engine.lost("cut")
+        await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            await self.bus.stop()
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for seconds."""
+    monkeypatch.setattr(module, "_LEAST_DELAY", 0.01)
+    monkeypatch.setattr(module, "_MOST_DELAY", 0.16)
+
+
+def test_what_is_wanted_while_the_bus_returns_is_subscribed_to(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        case.bus.want("old")
+        await case.until(lambda: "fastcast.old" in case.engine.subscribed)
+
+        def meanwhile() -> None:
+            case.bus.want("new")
+            case.engine.meanwhile = lambda: case.bus.want("newer")
+
+        case.engine.meanwhile = meanwhile
+        await case.lose()
+        await case.until(lambda: case.bus.up)
+        assert {"fastcast.old", "fastcast.new", "fastcast.newer"} <= case.engine.subscribed
+        assert case.bus.ready(["new", "newer"]) is None  # they're in force
+        await case.end()
+
+    run(main())
+
+
+def test_what_is_given_up_while_the_bus_returns_is_not(run: Run) -> None:
+    async def main() -> None:
+        case = Case(keep_of=lambda channel: Keep(1))
+        await case.begin()
+        case.bus.want("a")
+        case.bus.want("b")
+        await case.until(lambda: {"fastcast.a", "fastcast.b"} <= case.engine.subscribed)
+
+        def meanwhile() -> None:
+            known = case.bus._interest._names["b"]
+            case.bus._interest._give_up("b", known, known.wanted + interest.LINGER)
+
+        case.engine.meanwhile = meanwhile
+        await case.lose()
+        await case.until(lambda: case.bus.up)
+        assert "fastcast.a" in case.engine.subscribed
+        assert "fastcast.b" not in case.engine.subscribed
+        await case.until(lambda: ("release", "b") in case.hub.did)
+        await case.end()
+
+    run(main())
+
+
+def test_it_ends_however_often_the_library_takes_that_for_an_error(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        case.engine.swallows = 3
+        case.bus.publish("a", "x")
+        await asyncio.sleep(0.01)
+        await case.end()
+
+    run(main())
+
+
+def test_what_other_servers_said_meanwhile_is_missing_from_histories(run: Run) -> None:
+    async def main() -> None:
+        case = Case(keep_of=lambda channel: Keep(1))
+        await case.begin()
+        case.engine.is_down = True
+        await case.lose()
+        await case.until(lambda: case.hub.did == [("forget",)])
+        case.bus.publish("a", "x")
+        await case.until(lambda: case.hub.did[-1] == ("publish", "a", "x"))
+        case.engine.is_down = False
+        await case.until(lambda: case.bus.up)
+        assert case.hub.did[-1] == ("forget",)
+        await case.end()
+
+    run(main())
+
+
+def test_a_connection_that_does_not_last_is_tried_ever_less_often(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        delays = []
+        for _ in range(4):
+            await case.lose()
+            await case.until(lambda: case.bus.up)
+            delays.append(case.bus._backoff.delay)
+        assert delays == [0.02, 0.04, 0.08, 0.16]
+        case.bus._back_at -= 1  # this one has lasted
+        await case.lose()
+        await case.until(lambda: case.bus.up)
+        assert case.bus._backoff.delay == 0.02
+        await case.end()
+
+    run(main())
+
+
+def test_an_admission_that_is_given_up_leaves_others_waiting(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        one, two = case.bus.ready(["a"]), case.bus.ready(["a"])
+        assert one is not None
+        assert two is not None
+        one.cancel()
+        await two
+        assert "fastcast.a" in case.engine.subscribed
+        await case.end()
+
+    run(main())
+
+
+def test_nothing_more_goes_to_a_stream_for_which_too_much_waits(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        log = SimpleNamespace(is_full=True, takes=lambda subject: subject == "fastcast.kept")
+        case.engine.log = cast(Log, log)
+        with pytest.raises(OverloadError):
+            case.bus.publish("kept", "x")
+        case.bus.publish("other", "x")
+        log.is_full = False
+        case.bus.publish("kept", "x")
+        case.engine.log = None
+        await case.end()
+
+    run(main())
+
+
+def test_what_others_say_while_it_begins_harms_nothing(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+
+        def meanwhile() -> None:
+            for subject in (
+                "fastcast-servers",
+                "fastcast-all",
+                "fastcast-echo.x",
+                "fastcast.a",
+                "fastcast-tails",
+            ):
+                case.engine.received(subject, b'{"beat":"another","clients":3}', subject, None)
+
+        case.engine.meanwhile = meanwhile
+        await case.begin()
+        assert (len(case.bus.peers), case.bus.peers.clients) == (2, 3)
+        await case.end()
+
+    run(main())
+
+
+def test_what_the_engine_drops_counts_as_dropped(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        case.engine.dropped = 3
+        assert case.bus.stats()["dropped"] == 3
+        await case.end()
+
+    run(main())
+
+
+def test_nothing_goes_on_after_a_failed_beginning(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+
+        def fail() -> None:
+            raise Unreachable("denied")
+
+        case.engine.meanwhile = fail
+        with pytest.raises(StartError, match="denied"):
+            await case.begin()
+        assert case.bus._interest._next_look.cancelled()
+        await case.end()
+
+    run(main())
