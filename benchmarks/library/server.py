@@ -105,6 +105,25 @@ async def handlers(kind: str) -> None:
     await serve(server)
 
 
+async def node(bus: str) -> None:
+    """A server on the bus, or on none; does what standard input says, and tells when all of it is written."""
+    server = fastcast.Server(**QUIET, bus=[bus] if bus else [])
+    async with server:
+        say(port=server.port)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            for _ in range(int(line)):
+                while True:
+                    try:
+                        server.publish("/", MESSAGE)
+                        break
+                    except fastcast.OverloadError:
+                        await asyncio.sleep(0.001)
+            await server.flush()
+            while server.stats()["queued"]:
+                await asyncio.sleep(0.001)
+            say(clients=server.count(), delivered=server.stats()["delivered"])
+
+
 async def http() -> None:
     """Publishes what comes over HTTP; prints where, and what it costs to publish directly."""
     server = fastcast.Server(**QUIET, admin_port=0, admin_token="a token for the benchmark")
@@ -124,6 +143,7 @@ def main() -> None:
     cases: dict[str, Callable[[], Awaitable[None]]] = {
         "channels": lambda: channels(int(arguments[0]), int(arguments[1])),
         "handlers": lambda: handlers(arguments[0]),
+        "node": lambda: node(*arguments),
         "http": http,
     }
     uvloop.run(cases[case]())  # type: ignore[arg-type]
