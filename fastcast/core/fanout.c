@@ -122,7 +122,7 @@ static void drop_for_want_of_memory(struct fc_shard *shard, struct fc_room *room
     uint64_t deliveries = messages * fc_room_size(room);
     struct fc_channel *channel = room->channel;
 
-    if (channel->history) {
+    if (channel->history && fc_room_size(room) > 0) { /* who is still to come is behind these messages */
         pthread_mutex_lock(&channel->lock);
         fc_exchange_lose(shard->exchange, channel, shard->index);
         pthread_mutex_unlock(&channel->lock);

@@ -1,5 +1,6 @@
 /* Clients that come back to a whole hub, while others publish: each hears each message once, in one order. */
 #include "check.h"
+#include "faults.h"
 #include "frame.h"
 #include "peer.h"
 #include "world.h"
@@ -260,6 +261,42 @@ static void a_subscription_begins_where_it_was_asked_for(void)
     world_close(&world, 0, 0);
 }
 
+/* The room has a message for nobody when the shard comes to it, and a subscription waits that begins behind it. */
+static void who_comes_to_a_room_just_left_has_lost_nothing(void)
+{
+    struct fc_options options = world_options();
+    struct peer bait;
+    struct peer leaver;
+    struct peer comer;
+
+    options.keep_messages = 100;
+    options.max_history = 1 << 20;
+    options.flush_interval = 200; /* time enough to leave before the message is written */
+    world_open(&world, &options);
+    peer_join(&bait, &world, 0, "/bait");
+    come(&leaver, 0, "b?since=new", 0);
+    expect(&leaver, "at", 0, "");
+    come(&comer, 0, "/a?since=new", 0);
+    expect(&comer, "at", 0, "");
+    say("/bait", "the interval begins");
+    peer_expect_text(&bait, "the interval begins");
+
+    fault_catch_sender();
+    say("/bait", "caught");
+    say("b", "1");
+    peer_close(&leaver);
+    WAIT_UNTIL(fault_sender_is_caught());
+    CHECK_EQ(fc_hub_subscribe(world.hub, world.ids[comer.number], span("b")), 0);
+    fault_let_go();
+    peer_expect_text(&bait, "caught");
+    expect(&comer, "at", 1, "");
+    say("b", "2");
+    expect(&comer, "msg", 2, "2");
+    peer_leave(&comer);
+    peer_leave(&bait);
+    world_close(&world, 0, 0);
+}
+
 static void a_long_replay_is_no_lag(void)
 {
     enum { BLOCK = 20000, MANY = 300 };
@@ -394,6 +431,7 @@ static void run_all(void)
     RUN(patterns_bring_nothing_twice);
     RUN(what_clients_say_is_kept);
     RUN(a_subscription_begins_where_it_was_asked_for);
+    RUN(who_comes_to_a_room_just_left_has_lost_nothing);
     RUN(a_long_replay_is_no_lag);
     RUN(a_replay_takes_no_room_from_other_channels);
     RUN(who_lags_is_closed_rather_than_left_with_a_hole);
