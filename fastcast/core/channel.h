@@ -28,7 +28,8 @@ struct fc_seat {
     struct fc_room *room; /* written by the shard's own thread, under the channel's lock */
     uint64_t told;        /* of a record: messages that were put into the shard's mailbox, */
     uint64_t taken;       /* and taken out of it; the shard's own */
-    bool lost;            /* of a record, under its lock: its members here weren't told of something, for want of memory */
+    bool lost;            /* of a record, under its lock: its members here have missed something, for want of memory */
+    uint64_t losses;      /* how often it wasn't put into the mailbox at all: who was still to come has missed it, too */
 };
 
 struct fc_channel {

@@ -67,6 +67,16 @@ static int keep(struct fc_exchange *exchange, struct fc_channel *record, struct 
     return error;
 }
 
+/* No memory even to begin: a gap, rather than a history that goes on as if there had been nothing. */
+static void lose(struct fc_exchange *exchange, struct fc_span name, uint64_t offset)
+{
+    struct fc_channel *record = fc_channels_find_record(&exchange->channels, name.bytes, name.length);
+
+    if (record)
+        (void)fc_publish_gap(exchange, record, offset);
+    fc_channel_unref(&exchange->channels, record);
+}
+
 int fc_hub_record(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload, struct fc_span key,
                   uint64_t offset, enum fc_recording recording, uint64_t *reached)
 {
@@ -76,14 +86,19 @@ int fc_hub_record(struct fc_hub *hub, struct fc_span name, bool text, struct fc_
 
     *reached = 0;
     int error = fc_door_address(hub, name, payload, &audience);
-    if (error)
+    if (error) {
+        if (error == -ENOMEM && recording != FC_RECORD_OTHERS)
+            lose(exchange, name, offset);
         return error;
+    }
     error = find_record(&audience, offset, recording);
     if (!error) {
         message = fc_door_message(hub, name, text, payload, key);
-        if (!message)
+        if (!message) {
             error = -ENOMEM;
-        else if (recording == FC_RECORD_KEEP)
+            if (recording != FC_RECORD_OTHERS)
+                lose(exchange, name, offset);
+        } else if (recording == FC_RECORD_KEEP)
             error = keep(exchange, audience.channels[audience.count - 1], message, offset);
         else if (recording == FC_RECORD_OTHERS)
             error = fc_publish_others(exchange, audience.channels, audience.count, message, reached) ? -ENOMEM : 0;

@@ -174,9 +174,7 @@ void fc_exchange_drop_command(struct fc_exchange *exchange, const struct fc_comm
 
 void fc_exchange_lose(struct fc_exchange *exchange, struct fc_channel *record, unsigned shard)
 {
-    const struct fc_seat *seat = &record->seats[shard];
-
-    if (seat->members == 0 && seat->coming == 0)
+    if (record->seats[shard].members == 0)
         return;
     record->seats[shard].lost = true;
     atomic_store(&exchange->lost[shard], true);
@@ -216,8 +214,10 @@ int fc_exchange_subscribe(struct fc_exchange *exchange, uint64_t client, struct 
     }
     for (unsigned k = 0; k < count; k++)
         pthread_mutex_lock(&both[k]->lock);
-    if (record)
+    if (record) {
         command.subscription->position = fc_history_position(record->history);
+        command.subscription->losses = record->seats[shard].losses;
+    }
     flags = fc_mailbox_put(&exchange->mailboxes[shard], &command, 1, 0);
     for (unsigned k = count; k > 0; k--) {
         both[k - 1]->seats[shard].coming += flags >= 0;
@@ -235,8 +235,6 @@ static void come(unsigned shard, struct fc_channel *channel)
 {
     pthread_mutex_lock(&channel->lock);
     channel->seats[shard].coming--;
-    if (channel->seats[shard].coming == 0 && channel->seats[shard].members == 0)
-        channel->seats[shard].lost = false;
     pthread_mutex_unlock(&channel->lock);
 }
 

@@ -54,7 +54,7 @@ void fc_exchange_destroy(struct fc_exchange *exchange);
 
 #define FC_PUBLISH_MAX 64 /* messages that are dealt with together */
 
-/* Under the record's lock: members on the shard have missed a message, and must not hear the next one. */
+/* Under the record's lock: its members on the shard have missed a message, and must not hear the next one. */
 void fc_exchange_lose(struct fc_exchange *exchange, struct fc_channel *record, unsigned shard);
 
 /* Bytes of messages that are alive, but for those that histories keep. */

@@ -69,7 +69,6 @@ static void free_room(struct fc_shard *shard, struct fc_room *room)
 
     pthread_mutex_lock(&channel->lock);
     seat(shard, channel)->room = NULL;
-    seat(shard, channel)->lost &= seat(shard, channel)->coming > 0;
     if (channel->history)
         fc_history_touch(&shard->exchange->histories, channel->history, shard->now);
     for (unsigned fate = 0; fate < FC_FATES; fate++)
@@ -122,7 +121,7 @@ static void drop_for_want_of_memory(struct fc_shard *shard, struct fc_room *room
     uint64_t deliveries = messages * fc_room_size(room);
     struct fc_channel *channel = room->channel;
 
-    if (channel->history && fc_room_size(room) > 0) { /* who is still to come is behind these messages */
+    if (channel->history) {
         pthread_mutex_lock(&channel->lock);
         fc_exchange_lose(shard->exchange, channel, shard->index);
         pthread_mutex_unlock(&channel->lock);
@@ -325,7 +324,7 @@ static int join_room(struct fc_shard *shard, struct fc_room *room, uint32_t slot
     pthread_mutex_lock(&channel->lock);
     if (since)
         error = fc_history_replay(histories, channel->history, since, shard->now, replay);
-    if (since && since->from == FC_RESUME_HERE && seat(shard, channel)->lost)
+    if (since && since->from == FC_RESUME_HERE && since->losses != seat(shard, channel)->losses)
         error = -ENOMEM; /* it has missed what came behind its position */
     if (!error)
         error = fc_room_join_behind(room, fc_shard_client(shard, slot), slot, has_had(shard, channel, since, replay));
@@ -358,6 +357,7 @@ static void leave_room(struct fc_shard *shard, struct fc_room *room, uint32_t sl
     pthread_mutex_lock(&channel->lock);
     fc_room_leave(room, &shard->clients, fc_shard_client(shard, slot), slot);
     seat(shard, channel)->members = fc_room_size(room);
+    seat(shard, channel)->lost &= fc_room_size(room) > 0;
     pthread_mutex_unlock(&channel->lock);
     free_if_idle(shard, room);
 }

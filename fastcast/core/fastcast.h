@@ -289,7 +289,8 @@ enum fc_recording {
 };
 
 /* fc_hub_publish for a channel that is led. -EALREADY: the offset isn't greater than all before it, as it has to be for
- * what is kept, and nothing happens. -EINVAL as well for a channel that isn't led. For one caller at a time. */
+ * what is kept, and nothing happens. -EINVAL as well for a channel that isn't led. -ENOMEM: what can't be recorded is a
+ * gap. For one caller at a time. */
 int fc_hub_record(struct fc_hub *hub, struct fc_span channel, bool text, struct fc_span payload, struct fc_span key,
                   uint64_t offset, enum fc_recording recording, uint64_t *reached);
 

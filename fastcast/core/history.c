@@ -98,11 +98,14 @@ static void take_out(struct fc_histories *histories, struct fc_history *history)
         histories->weight -= history->weight;
 }
 
-static void put_first(struct fc_histories *histories, struct fc_history *history)
+/* Under the record's lock, which says what is in it. */
+static struct fc_history_line *line_for(struct fc_histories *histories, const struct fc_history *history)
 {
-    bool is_bare = history->led && history->count == 0;
-    struct fc_history_line *line = is_bare ? &histories->bare : &histories->giving;
+    return history->led && history->count == 0 ? &histories->bare : &histories->giving;
+}
 
+static void put_first(struct fc_histories *histories, struct fc_history_line *line, struct fc_history *history)
+{
     history->line = line;
     history->older = line->newest;
     if (line->newest)
@@ -124,7 +127,7 @@ static void enlist(struct fc_histories *histories, struct fc_history *history, u
     else
         fc_channel_ref(history->record);
     history->at = now;
-    put_first(histories, history);
+    put_first(histories, line_for(histories, history), history);
     pthread_mutex_unlock(&histories->lock);
 }
 
@@ -137,7 +140,7 @@ static bool unlist_if_empty(struct fc_histories *histories, struct fc_history *h
     bool was_listed = history->line != NULL;
     take_out(histories, history);
     if (was_listed && history->led)
-        put_first(histories, history);
+        put_first(histories, line_for(histories, history), history);
     bool unlisted = was_listed && !history->led;
     pthread_mutex_unlock(&histories->lock);
     return unlisted;
@@ -502,7 +505,7 @@ static unsigned find_expired(struct fc_histories *histories, uint64_t now, struc
             continue;
         take_out(histories, history); /* to the other end, so that it's found once */
         history->at = now;
-        put_first(histories, history);
+        put_first(histories, &histories->giving, history);
         expired[n++] = fc_channel_ref(history->record);
     }
     pthread_mutex_unlock(&histories->lock);

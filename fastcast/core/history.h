@@ -87,6 +87,7 @@ struct fc_since {
     enum fc_resume from;
     const struct fc_position *positions; /* FC_RESUME_SINCE: that of the record's epoch counts. FC_RESUME_HERE: the only one */
     size_t count;
+    uint64_t losses; /* FC_RESUME_HERE: of its seat, by then */
 };
 
 void fc_histories_init(struct fc_histories *histories, size_t limit, const struct fc_rule *rules, unsigned rule_count);

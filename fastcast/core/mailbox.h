@@ -45,6 +45,7 @@ struct fc_admission {
 struct fc_subscription {
     struct fc_channel *record;
     struct fc_position position;
+    uint64_t losses; /* of the record's seat by then */
 };
 
 /* A pointer in a command owns one reference. */

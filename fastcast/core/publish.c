@@ -22,6 +22,19 @@ static uint64_t hearers(const struct fc_channel *channel, unsigned shard)
     return (uint64_t)channel->seats[shard].members + channel->seats[shard].coming;
 }
 
+/* How many are to hear it there: who is coming is counted with the channel, and not once more with its record. */
+static uint64_t audience(const struct fc_channel *channel, unsigned shard)
+{
+    return channel->history ? channel->seats[shard].members : hearers(channel, shard);
+}
+
+/* What the record has isn't put into the shard's mailbox. */
+static void lose(struct fc_exchange *exchange, struct fc_channel *record, unsigned shard)
+{
+    record->seats[shard].losses++;
+    fc_exchange_lose(exchange, record, shard);
+}
+
 /* Whether the shard is told of what goes to the channel. Of a record also where a pattern brings the same message: who joins
  * it meanwhile has that from its replay, and isn't to get it by the pattern as well. */
 static bool is_told(struct fc_channel *const *channels, unsigned count, const struct fc_channel *channel, unsigned shard)
@@ -127,7 +140,7 @@ static uint64_t spread(struct fc_exchange *exchange, struct fc_channel *const *c
         unsigned there = 0;
         flags[shard] = 0;
         for (unsigned k = 0; k < count; k++) {
-            here += channels[k]->history && publication->muted ? 0 : hearers(channels[k], shard);
+            here += channels[k]->history && publication->muted ? 0 : audience(channels[k], shard);
             there += is_told(channels, count, channels[k], shard);
         }
         if (there == 0)
@@ -141,7 +154,7 @@ static uint64_t spread(struct fc_exchange *exchange, struct fc_channel *const *c
         lost += publication->n * here;
         for (unsigned k = 0; k < count; k++) {
             if (channels[k]->history && !publication->muted)
-                fc_exchange_lose(exchange, channels[k], shard);
+                lose(exchange, channels[k], shard);
         }
     }
     return lost;
@@ -166,12 +179,12 @@ static uint64_t publish(struct fc_exchange *exchange, struct fc_channel **channe
         pthread_mutex_lock(&channels[k]->lock);
     if (exchange->channels.keeps && !muted)
         record(exchange, channels, &hearing, offset, &publication);
-    lost = spread(exchange, channels, hearing, &publication, flags, &members);
-    for (unsigned shard = 0; hearing < count && shard < exchange->shards; shard++) {
-        members += hearers(channels[hearing], shard);
-        lost += n * hearers(channels[hearing], shard);
-        fc_exchange_lose(exchange, channels[hearing], shard);
+    for (unsigned shard = 0; hearing < count && shard < exchange->shards; shard++) { /* before anybody hears it by a pattern */
+        members += audience(channels[hearing], shard);
+        lost += n * audience(channels[hearing], shard);
+        lose(exchange, channels[hearing], shard);
     }
+    lost += spread(exchange, channels, hearing, &publication, flags, &members);
     for (unsigned i = 0; i < publication.made; i++)
         fc_message_unref(publication.recorded[i]);
     for (unsigned k = count; k > 0; k--)
@@ -217,7 +230,7 @@ int fc_publish_gap(struct fc_exchange *exchange, struct fc_channel *record, uint
         publication.recorded[0] = fc_history_skip(&exchange->histories, record->history, offset);
         error = !publication.recorded[0] || spread(exchange, &record, 1, &publication, flags, &members) > 0 ? -ENOMEM : 0;
         for (unsigned shard = 0; !publication.recorded[0] && shard < exchange->shards; shard++)
-            fc_exchange_lose(exchange, record, shard);
+            lose(exchange, record, shard);
         fc_message_unref(publication.recorded[0]);
     }
     pthread_mutex_unlock(&record->lock);

@@ -161,7 +161,6 @@ uint64_t fc_queue_wrote(struct fc_queue *queue, size_t n)
 {
     uint64_t total = 0;
 
-    queue->replayed -= n < queue->replayed ? n : queue->replayed;
     while (n > 0) {
         struct fc_entry *first = entry(queue, 0);
         struct fc_message *message = first->message;
@@ -172,6 +171,8 @@ uint64_t fc_queue_wrote(struct fc_queue *queue, size_t n)
 
         queue->offset += now;
         queue->bytes -= now;
+        if (first->channel)
+            queue->replayed -= now < queue->replayed ? now : queue->replayed;
         total += completed;
         n -= now;
         if (queue->pong == 1)
@@ -185,7 +186,7 @@ uint64_t fc_queue_wrote(struct fc_queue *queue, size_t n)
             queue->pong = 1;
         queue->first = (queue->first + 1) & (queue->capacity - 1);
         queue->count--;
-        queue->waived -= queue->waived > 0;
+        queue->waived -= first->channel && queue->waived > 0;
         queue->offset = 0;
         end_entry(queue, first, FC_DELIVERED, completed);
     }

@@ -33,7 +33,7 @@ struct fc_queue {
     size_t offset;     /* bytes of the first entry that are written */
     size_t bytes;      /* bytes that wait, over all entries, */
     size_t replayed;   /* and those of a history among them: the client didn't let them pile up, and no limit counts them, */
-    uint32_t waived;   /* nor how many messages they are */
+    uint32_t waived;   /* nor how many messages they are; they come before all other entries that have a channel */
     uint64_t frames;   /* data frames that wait, the partly written one included */
     int8_t pong;       /* position (0 or 1) of a Pong that isn't begun, plus one; 0 if there's none */
     bool told;         /* that a policy acts here */

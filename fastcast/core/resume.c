@@ -171,7 +171,7 @@ void fc_resume_drop_lost(struct fc_shard *shard)
     atomic_store(&shard->exchange->lost[shard->index], false);
     for (uint32_t slot = 0; slot < end; slot++) {
         const struct fc_client *client = fc_shard_client(shard, slot);
-        if (client && client->state == FC_CLIENT_OPEN && client->resumes && has_lost(shard, client))
+        if (client && client->resumes && has_lost(shard, client)) /* also one that is leaving: it hears what comes */
             refuse(shard, slot);
     }
 }
@@ -180,7 +180,11 @@ void fc_resume_drop_lost(struct fc_shard *shard)
 
 void fc_resume_all(struct fc_shard *shard, uint64_t client, struct fc_admission *admission)
 {
-    const struct fc_since since = {admission->resume, admission->positions, admission->position_count};
+    const struct fc_since since = {
+        .from = admission->resume,
+        .positions = admission->positions,
+        .count = admission->position_count,
+    };
 
     for (size_t i = 0; i < admission->count; i++) {
         if (is_open(shard, client))
@@ -199,7 +203,15 @@ void fc_resume_subscribe(struct fc_shard *shard, uint32_t slot, struct fc_channe
         join(shard, slot, fc_channel_ref(channel), NULL);
         return;
     }
-    const struct fc_since since = {FC_RESUME_HERE, &subscription->position, 1};
+    /* What its patterns owe it comes before its position, and so first. */
+    if (!fc_fanout_catch_up(shard, slot))
+        return;
+    const struct fc_since since = {
+        .from = FC_RESUME_HERE,
+        .positions = &subscription->position,
+        .count = 1,
+        .losses = subscription->losses,
+    };
     join(shard, slot, fc_channel_ref(subscription->record), &since);
 }
 

@@ -115,32 +115,51 @@ static ssize_t receive_some(struct peer *peer)
     return n;
 }
 
+/* The next bytes, or NULL if the connection ends before. */
+static const uint8_t *look(struct peer *peer, size_t n)
+{
+    while (peer->length - peer->used < n) {
+        if (receive_some(peer) <= 0)
+            return NULL;
+    }
+    return peer->bytes + peer->used;
+}
+
 static const uint8_t *need(struct peer *peer, size_t n)
 {
-    while (peer->length - peer->used < n)
-        CHECK(receive_some(peer) > 0);
-    return peer->bytes + peer->used;
+    const uint8_t *in = look(peer, n);
+
+    CHECK(in);
+    return in;
 }
 
 struct frame peer_receive(struct peer *peer)
 {
-    const uint8_t *in = need(peer, 2);
-    size_t size = in[1] <= 125 ? 2 : in[1] == 126 ? 4 : 10;
-    uint64_t length = in[1];
+    struct frame frame;
+
+    CHECK(peer_try(peer, &frame));
+    return frame;
+}
+
+bool peer_try(struct peer *peer, struct frame *frame)
+{
+    const uint8_t *in = look(peer, 2);
+    size_t size = !in ? 0 : in[1] <= 125 ? 2 : in[1] == 126 ? 4 : 10;
+    uint64_t length = in ? in[1] : 0;
     uint8_t expected[FC_FRAME_HEADER_MAX];
 
-    if (size > 2) {
+    if (size > 2 && (in = look(peer, size))) {
         length = 0;
-        in = need(peer, size);
         for (size_t i = 2; i < size; i++)
             length = length << 8 | in[i];
     }
-    in = need(peer, size + (size_t)length);
-    struct frame frame = {.opcode = in[0] & 0x0F, .length = (size_t)length, .payload = in + size};
-    CHECK_EQ(fc_frame_write_header(expected, frame.opcode, length), size);
+    if (!in || !(in = look(peer, size + (size_t)length)))
+        return false;
+    *frame = (struct frame){.opcode = in[0] & 0x0F, .length = (size_t)length, .payload = in + size};
+    CHECK_EQ(fc_frame_write_header(expected, frame->opcode, length), size);
     CHECK_BYTES(in, size, expected, size);
     peer->used += size + (size_t)length;
-    return frame;
+    return true;
 }
 
 void peer_expect(struct peer *peer, uint8_t opcode, const void *payload, size_t n)

@@ -41,6 +41,10 @@ void peer_text(struct peer *peer, const char *text);
 
 /* Waits for a complete frame, which must be well-formed. */
 struct frame peer_receive(struct peer *peer);
+
+/* The same, of a connection that may be cut at any time. False: it was, or has ended. */
+bool peer_try(struct peer *peer, struct frame *frame);
+
 void peer_expect(struct peer *peer, uint8_t opcode, const void *payload, size_t n);
 void peer_expect_text(struct peer *peer, const char *text);
 void peer_expect_close(struct peer *peer, uint16_t code);

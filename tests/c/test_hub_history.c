@@ -2,6 +2,7 @@
 #include "check.h"
 #include "faults.h"
 #include "frame.h"
+#include "heads.h"
 #include "peer.h"
 #include "world.h"
 
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { TALKERS = 3, SAYINGS = 1500, LAST = TALKERS * SAYINGS, LISTENERS = 6 };
 
@@ -48,49 +50,6 @@ static void say(const char *channel, const char *text)
     publish(channel, text, strlen(text));
 }
 
-struct said {
-    char what[4];
-    char position[FC_EPOCH_SIZE + 24];
-    uint64_t offset;
-    char text[64];
-    size_t length; /* of the payload, which may be longer than the text */
-};
-
-static struct said hear(struct peer *peer)
-{
-    struct frame frame = peer_receive(peer);
-    struct said said = {0};
-    const char *line = (const char *)frame.payload;
-
-    CHECK_EQ(frame.opcode, FC_OP_TEXT);
-    CHECK_EQ(line[0], 0x1E);
-    const char *text = (const char *)memchr(line, '\n', frame.length) + 1;
-    char head[128] = {0};
-    CHECK((size_t)(text - line) < sizeof head);
-    memcpy(head, line + 1, (size_t)(text - line) - 1);
-    CHECK_EQ(sscanf(head, "%3s %36s", said.what, said.position), 2);
-    said.offset = strtoull(said.position + FC_EPOCH_SIZE + 1, NULL, 10);
-    said.length = frame.length - (size_t)(text - line);
-    memcpy(said.text, text, said.length < sizeof said.text ? said.length : sizeof said.text - 1);
-    return said;
-}
-
-static void expect(struct peer *peer, const char *what, uint64_t offset, const char *text)
-{
-    struct said said = hear(peer);
-
-    CHECK_BYTES(said.what, strlen(said.what), what, strlen(what));
-    CHECK_EQ(said.offset, offset);
-    CHECK_BYTES(said.text, said.length, text, strlen(text));
-}
-
-static void come(struct peer *peer, unsigned shard, const char *path, int receive_buffer)
-{
-    peer_connect(peer, &world, shard, receive_buffer);
-    peer_ask(peer, path);
-    peer_enter(peer, &world);
-}
-
 /* ---- everybody at once ---- */
 
 struct listener {
@@ -120,8 +79,8 @@ static void arrive(struct listener *listener, unsigned shard)
     char path[64];
 
     snprintf(path, sizeof path, "/a?since=%s", listener->position[0] ? listener->position : "new");
-    come(&listener->peer, shard, path, 0);
-    struct said said = hear(&listener->peer);
+    heads_come(&listener->peer, &world, shard, path, 0);
+    struct said said = heads_hear(&listener->peer);
     CHECK_EQ(said.what[0], 'a');
     if (listener->position[0])
         CHECK_EQ(said.offset, listener->last);
@@ -133,7 +92,7 @@ static void arrive(struct listener *listener, unsigned shard)
 static void listen_for_a_while(struct listener *listener, unsigned messages)
 {
     while (messages-- > 0 && listener->last < LAST) {
-        struct said said = hear(&listener->peer);
+        struct said said = heads_hear(&listener->peer);
         CHECK_EQ(said.what[0], 'm');
         CHECK_EQ(said.offset, ++listener->last);
         memcpy(listener->position, said.position, sizeof listener->position);
@@ -153,7 +112,7 @@ static void who_comes_back_hears_each_message_once(void)
     open_world(0);
     memset(listeners, 0, sizeof listeners);
     memset(order, 0, sizeof order);
-    come(&plain, 0, "/a", 0);
+    heads_come(&plain, &world, 0, "/a", 0);
     arrive(&listeners[0], 1);
     for (uintptr_t i = 0; i < TALKERS; i++)
         CHECK_EQ(pthread_create(&talkers[i], NULL, talk, (void *)i), 0);
@@ -193,16 +152,16 @@ static void patterns_bring_nothing_twice(void)
 
     open_world(0);
     say("a.b", "1");
-    come(&pattern, 0, "a.*?since=new", 0);
-    come(&both, 0, "a.*,a.b,a.>?since=all", 0);
-    expect(&both, "at", 0, "");
-    expect(&both, "msg", 1, "1");
+    heads_come(&pattern, &world, 0, "a.*?since=new", 0);
+    heads_come(&both, &world, 0, "a.*,a.b,a.>?since=all", 0);
+    heads_expect(&both, "at", 0, "");
+    heads_expect(&both, "msg", 1, "1");
     say("a.b", "2");
     say("a.c", "plain"); /* of a pattern, without a head */
     say("a.b", "3");
-    expect(&both, "msg", 2, "2");
+    heads_expect(&both, "msg", 2, "2");
     peer_expect_text(&both, "plain");
-    expect(&both, "msg", 3, "3");
+    heads_expect(&both, "msg", 3, "3");
     peer_expect_text(&pattern, "2");
     peer_expect_text(&pattern, "plain");
     peer_expect_text(&pattern, "3");
@@ -217,13 +176,13 @@ static void what_clients_say_is_kept(void)
     struct peer listener;
 
     open_world(0);
-    come(&talker, 0, "/a?since=new", 0);
-    expect(&talker, "at", 0, "");
+    heads_come(&talker, &world, 0, "/a?since=new", 0);
+    heads_expect(&talker, "at", 0, "");
     peer_text(&talker, "mine");
-    expect(&talker, "msg", 1, "mine");
-    come(&listener, 1, "/a?since=all", 0);
-    expect(&listener, "at", 0, "");
-    expect(&listener, "msg", 1, "mine");
+    heads_expect(&talker, "msg", 1, "mine");
+    heads_come(&listener, &world, 1, "/a?since=all", 0);
+    heads_expect(&listener, "at", 0, "");
+    heads_expect(&listener, "msg", 1, "mine");
     peer_leave(&talker);
     peer_leave(&listener);
     world_close(&world, 0, 0);
@@ -236,16 +195,16 @@ static void a_subscription_begins_where_it_was_asked_for(void)
 
     open_world(0);
     say("b", "1");
-    come(&peer, 0, "/a?since=new", 0);
-    expect(&peer, "at", 0, "");
+    heads_come(&peer, &world, 0, "/a?since=new", 0);
+    heads_expect(&peer, "at", 0, "");
     uint64_t id = world.ids[peer.number];
     CHECK_EQ(fc_hub_subscribe(world.hub, id, span("b")), 0);
     say("b", "2");
-    expect(&peer, "at", 1, "");
-    expect(&peer, "msg", 2, "2");
+    heads_expect(&peer, "at", 1, "");
+    heads_expect(&peer, "msg", 2, "2");
     CHECK_EQ(fc_hub_subscribe(world.hub, id, span("b")), 0); /* again: it's one already */
     say("b", "3");
-    expect(&peer, "msg", 3, "3");
+    heads_expect(&peer, "msg", 3, "3");
     CHECK_EQ(fc_hub_count(world.hub, span("b"), &count), 0);
     CHECK_EQ(count, 1);
     struct fc_channel_stats stats;
@@ -255,7 +214,7 @@ static void a_subscription_begins_where_it_was_asked_for(void)
     CHECK_EQ(fc_hub_unsubscribe(world.hub, id, span("b")), 0);
     say("b", "4");
     say("/a", "5");
-    expect(&peer, "msg", 1, "5");
+    heads_expect(&peer, "msg", 1, "5");
     WAIT_UNTIL(fc_hub_count(world.hub, span("b"), &count) == 0 && count == 0);
     peer_leave(&peer);
     world_close(&world, 0, 0);
@@ -274,10 +233,10 @@ static void who_comes_to_a_room_just_left_has_lost_nothing(void)
     options.flush_interval = 200; /* time enough to leave before the message is written */
     world_open(&world, &options);
     peer_join(&bait, &world, 0, "/bait");
-    come(&leaver, 0, "b?since=new", 0);
-    expect(&leaver, "at", 0, "");
-    come(&comer, 0, "/a?since=new", 0);
-    expect(&comer, "at", 0, "");
+    heads_come(&leaver, &world, 0, "b?since=new", 0);
+    heads_expect(&leaver, "at", 0, "");
+    heads_come(&comer, &world, 0, "/a?since=new", 0);
+    heads_expect(&comer, "at", 0, "");
     say("/bait", "the interval begins");
     peer_expect_text(&bait, "the interval begins");
 
@@ -289,11 +248,87 @@ static void who_comes_to_a_room_just_left_has_lost_nothing(void)
     CHECK_EQ(fc_hub_subscribe(world.hub, world.ids[comer.number], span("b")), 0);
     fault_let_go();
     peer_expect_text(&bait, "caught");
-    expect(&comer, "at", 1, "");
+    heads_expect(&comer, "at", 1, "");
     say("b", "2");
-    expect(&comer, "msg", 2, "2");
+    heads_expect(&comer, "msg", 2, "2");
     peer_leave(&comer);
     peer_leave(&bait);
+    world_close(&world, 0, 0);
+}
+
+static void a_subscription_comes_behind_what_patterns_owe(void)
+{
+    struct fc_options options = world_options();
+    struct peer peer;
+
+    options.keep_messages = 100;
+    options.max_history = 1 << 20;
+    options.flush_interval = 100;
+    world_open(&world, &options);
+    heads_come(&peer, &world, 0, "c.*?since=new", 0);
+    say("c.0", "the interval begins");
+    peer_expect_text(&peer, "the interval begins");
+    say("c.0", "owed");
+    CHECK_EQ(fc_hub_subscribe(world.hub, world.ids[peer.number], span("c.0")), 0);
+    peer_expect_text(&peer, "owed");
+    heads_expect(&peer, "at", 2, "");
+    peer_leave(&peer);
+    world_close(&world, 0, 0);
+}
+
+/* It's coming to the channel, for all that its record hears of it as well. */
+static void a_subscription_on_its_way_is_counted_once(void)
+{
+    struct peer bait;
+    struct peer peer;
+    uint64_t reached;
+
+    open_world(0);
+    peer_join(&bait, &world, 0, "/bait");
+    peer_join(&peer, &world, 0, "/a");
+    fault_catch_sender();
+    say("/bait", "caught");
+    WAIT_UNTIL(fault_sender_is_caught());
+    CHECK_EQ(fc_hub_subscribe(world.hub, world.ids[peer.number], span("b")), 0);
+    CHECK_EQ(fc_hub_publish(world.hub, span("b"), true, span("1"), span(""), &reached), 0);
+    CHECK_EQ(reached, 1);
+    fault_let_go();
+    peer_expect_text(&bait, "caught");
+    peer_expect_text(&peer, "1");
+    peer_leave(&peer);
+    peer_leave(&bait);
+    world_close(&world, 0, 0);
+}
+
+static void *look_for_expired(void *argument)
+{
+    while (!atomic_load((atomic_bool *)argument))
+        fc_hub_expire(world.hub);
+    return NULL;
+}
+
+static void histories_expire_while_they_are_led(void)
+{
+    const struct fc_position begin = {"abcdefabcdef", 0};
+    struct fc_options options = world_options();
+    atomic_bool over = false;
+    pthread_t thread;
+    uint64_t random = 1;
+    uint64_t reached;
+
+    options.keep_messages = 100;
+    options.keep_time = 1;
+    options.max_history = 1 << 20;
+    world_open(&world, &options);
+    CHECK_EQ(pthread_create(&thread, NULL, look_for_expired, &over), 0);
+    for (double until = check_now() + 1; check_now() < until;) {
+        CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin), 0);
+        CHECK_EQ(fc_hub_record(world.hub, span("/a"), true, span("1"), span(""), 1, FC_RECORD, &reached), 0);
+        usleep(900 + (unsigned)(check_random(&random) % 400)); /* about when its time is over */
+        fc_hub_release_history(world.hub, span("/a"));
+    }
+    atomic_store(&over, true);
+    pthread_join(thread, NULL);
     world_close(&world, 0, 0);
 }
 
@@ -307,15 +342,15 @@ static void a_long_replay_is_no_lag(void)
     memset(block, 'x', BLOCK);
     for (unsigned i = 0; i < MANY; i++)
         publish("/a", block, BLOCK);
-    come(&slow, 0, "/a?since=all", 4096);
+    heads_come(&slow, &world, 0, "/a?since=all", 4096);
     say("/a", "live");
-    expect(&slow, "at", 0, "");
+    heads_expect(&slow, "at", 0, "");
     for (unsigned i = 1; i <= MANY; i++) {
-        struct said said = hear(&slow);
+        struct said said = heads_hear(&slow);
         CHECK_EQ(said.offset, i);
         CHECK_EQ(said.length, BLOCK);
     }
-    expect(&slow, "msg", MANY + 1, "live");
+    heads_expect(&slow, "msg", MANY + 1, "live");
     CHECK_EQ(world_stats(&world).slow, 0);
     CHECK(world_stats(&world).replayed >= MANY); /* "live" may have been, too */
     peer_leave(&slow);
@@ -339,12 +374,12 @@ static void a_replay_takes_no_room_from_other_channels(void)
     memset(block, 'x', BLOCK);
     for (unsigned i = 0; i < MANY; i++)
         publish("/a", block, BLOCK);
-    come(&slow, 0, "/a,b?since=all", 4096);
+    heads_come(&slow, &world, 0, "/a,b?since=all", 4096);
     WAIT_UNTIL(world_stats(&world).queued > 5);
     say("b", "1");
     say("b", "2");
     for (unsigned from_a = 0; from_a < MANY || from_b < 2;) {
-        struct said said = hear(&slow);
+        struct said said = heads_hear(&slow);
         from_a += said.length == BLOCK;
         from_b += said.length == 1;
     }
@@ -363,8 +398,8 @@ static void who_lags_is_closed_rather_than_left_with_a_hole(void)
 
     open_world(100000);
     memset(block, 'x', BLOCK);
-    come(&slow, 0, "/a?since=new", 4096);
-    expect(&slow, "at", 0, "");
+    heads_come(&slow, &world, 0, "/a?since=new", 4096);
+    heads_expect(&slow, "at", 0, "");
     while (world_stats(&world).slow == 0)
         publish("/a", block, BLOCK);
     while ((frame = peer_receive(&slow)).opcode == FC_OP_TEXT)
@@ -394,11 +429,11 @@ static void offsets_may_come_from_outside(void)
     CHECK_EQ(record("/a", "x", 11, FC_RECORD), -EINVAL);
     CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin), 0);
     CHECK_EQ(fc_hub_lead_history(world.hub, span("a.*"), &begin), -EINVAL);
-    come(&plain, 0, "/a", 0);
+    heads_come(&plain, &world, 0, "/a", 0);
     CHECK_EQ(record("/a", "11", 11, FC_RECORD_KEEP), 0);
-    come(&peer, 1, "*,/a?since=abcdefabcdef:10", 0); /* of what it has by the one it hears nothing by the other */
-    expect(&peer, "at", 10, "");
-    expect(&peer, "msg", 11, "11");
+    heads_come(&peer, &world, 1, "*,/a?since=abcdefabcdef:10", 0); /* of what it has by the one it hears nothing by the other */
+    heads_expect(&peer, "at", 10, "");
+    heads_expect(&peer, "msg", 11, "11");
     CHECK_EQ(record("/a", "11", 11, FC_RECORD), -EALREADY);
     CHECK_EQ(record("/a", "11", 11, FC_RECORD_OTHERS), 0);
     CHECK_EQ(record("/a", "15", 15, FC_RECORD), 0);
@@ -406,17 +441,17 @@ static void offsets_may_come_from_outside(void)
     CHECK_EQ(fc_hub_skip_history(world.hub, span("/a"), 20), 0);
     CHECK_EQ(record("/a", "19", 19, FC_RECORD), -EALREADY);
     CHECK_EQ(record("/a", "21", 21, FC_RECORD), 0);
-    expect(&peer, "msg", 15, "15");
-    expect(&peer, "msg", 15, "alone");
-    expect(&peer, "gap", 20, "");
-    expect(&peer, "msg", 21, "21");
+    heads_expect(&peer, "msg", 15, "15");
+    heads_expect(&peer, "msg", 15, "alone");
+    heads_expect(&peer, "gap", 20, "");
+    heads_expect(&peer, "msg", 21, "21");
     peer_expect_text(&plain, "11");
     peer_expect_text(&plain, "15");
     peer_expect_text(&plain, "alone");
     peer_expect_text(&plain, "21");
     CHECK_EQ(fc_hub_forget_histories(world.hub), 0);
     say("/a", "own");
-    CHECK_EQ(hear(&peer).offset, 1);
+    CHECK_EQ(heads_hear(&peer).offset, 1);
     peer_expect_text(&plain, "own");
     fc_hub_release_history(world.hub, span("/a"));
     fc_hub_release_history(world.hub, span("/nobody's"));
@@ -432,6 +467,9 @@ static void run_all(void)
     RUN(what_clients_say_is_kept);
     RUN(a_subscription_begins_where_it_was_asked_for);
     RUN(who_comes_to_a_room_just_left_has_lost_nothing);
+    RUN(a_subscription_comes_behind_what_patterns_owe);
+    RUN(a_subscription_on_its_way_is_counted_once);
+    RUN(histories_expire_while_they_are_led);
     RUN(a_long_replay_is_no_lag);
     RUN(a_replay_takes_no_room_from_other_channels);
     RUN(who_lags_is_closed_rather_than_left_with_a_hole);

@@ -3,11 +3,11 @@
 #include "check.h"
 #include "faults.h"
 #include "frame.h"
+#include "heads.h"
 #include "peer.h"
 #include "world.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -74,27 +74,21 @@ static void leave(struct visitor *visitor)
 /* What the visitor hears must follow on what it has heard. */
 static void check_head(struct visitor *visitor, const struct frame *frame)
 {
-    char head[128] = {0};
-    char what[4];
-    char position[FC_EPOCH_SIZE + 24];
+    struct said said = heads_read(frame);
     unsigned channel;
-    const uint8_t *end = memchr(frame->payload, '\n', frame->length);
 
-    CHECK(end && (size_t)(end - frame->payload) < sizeof head);
-    memcpy(head, frame->payload + 1, (size_t)(end - frame->payload) - 1);
-    CHECK_EQ(sscanf(head, "%3s %35s c.%u", what, position, &channel), 3);
+    CHECK(said.what[0]);
+    CHECK_EQ(sscanf(said.channel, "c.%u", &channel), 1);
     CHECK(channel < CHANNELS);
-    uint64_t offset = strtoull(position + FC_EPOCH_SIZE + 1, NULL, 10);
-    if (!strcmp(what, "msg")) {
-        bool is_anew = memcmp(visitor->at[channel].epoch, position, FC_EPOCH_SIZE) != 0;
+    if (!strcmp(said.what, "msg")) {
+        bool is_anew = memcmp(visitor->at[channel].epoch, said.position, FC_EPOCH_SIZE) != 0;
         CHECK(visitor->at[channel].is_known);
-        CHECK_EQ(offset, is_anew ? 1 : visitor->at[channel].offset + 1);
+        CHECK_EQ(said.offset, is_anew ? 1 : visitor->at[channel].offset + 1);
     }
-    size_t length = frame->length - (size_t)(end + 1 - frame->payload);
-    visitor->is_through |= length == 3 && !memcmp(end + 1, "end", 3);
+    visitor->is_through |= said.length == 3 && !memcmp(said.text, "end", 3);
     visitor->at[channel].is_known = true;
-    visitor->at[channel].offset = offset;
-    memcpy(visitor->at[channel].epoch, position, FC_EPOCH_SIZE);
+    visitor->at[channel].offset = said.offset;
+    memcpy(visitor->at[channel].epoch, said.position, FC_EPOCH_SIZE);
 }
 
 static void hear(struct visitor *visitor, unsigned most)
@@ -103,8 +97,6 @@ static void hear(struct visitor *visitor, unsigned most)
         struct frame frame = peer_receive(&visitor->peer);
         if (frame.opcode == FC_OP_CLOSE)
             leave(visitor);
-        else if (frame.opcode != FC_OP_PONG && (frame.length == 0 || frame.payload[0] != 0x1E))
-            CHECK(!"a message without a head");
         else if (frame.opcode != FC_OP_PONG)
             check_head(visitor, &frame);
     }
@@ -129,9 +121,7 @@ static void come(struct visitor *visitor, uint64_t *random, unsigned shards)
         snprintf(path, sizeof path, "%s?since=%s", names[channel], since);
     for (unsigned i = 0; i < CHANNELS; i++)
         visitor->at[i].is_known = false;
-    peer_connect(&visitor->peer, &world, (unsigned)check_random(random) % shards, dice % 2 ? 4096 : 0);
-    peer_ask(&visitor->peer, path);
-    peer_enter(&visitor->peer, &world);
+    heads_come(&visitor->peer, &world, (unsigned)check_random(random) % shards, path, dice % 2 ? 4096 : 0);
     visitor->is_here = true;
 }
 
@@ -213,34 +203,9 @@ static void rows_are_unbroken_whatever_happens(void)
 
 /* ---- without memory ---- */
 
-/* The next short frame of a connection that may be cut at any time. False: it was. */
-static bool next_frame(struct peer *peer, struct frame *frame)
-{
-    while (peer->length - peer->used < 2 || peer->length - peer->used < 2u + peer->bytes[peer->used + 1]) {
-        if (peer->capacity - peer->length < 512) {
-            peer->capacity += 4096;
-            peer->bytes = realloc(peer->bytes, peer->capacity);
-            CHECK(peer->bytes);
-        }
-        struct pollfd news = {.fd = peer->fd, .events = POLLIN};
-        CHECK_EQ(poll(&news, 1, CHECK_PATIENCE_S * 1000), 1);
-        ssize_t n = recv(peer->fd, peer->bytes + peer->length, 512, 0);
-        if (n <= 0)
-            return false;
-        peer->length += (size_t)n;
-    }
-    const uint8_t *in = peer->bytes + peer->used;
-    CHECK(in[1] <= 125);
-    *frame = (struct frame){in[0] & 0x0F, in[1], in + 2};
-    peer->used += 2u + in[1];
-    return true;
-}
-
 static void enter(struct visitor *visitor, const char *path)
 {
-    peer_connect(&visitor->peer, &world, 1, 0);
-    peer_ask(&visitor->peer, path);
-    peer_enter(&visitor->peer, &world);
+    heads_come(&visitor->peer, &world, 1, path, 0);
     visitor->is_here = true;
 }
 
@@ -251,8 +216,7 @@ static unsigned hear_all(struct visitor *visitor)
 
     while (!visitor->is_through) {
         struct frame frame;
-        if (next_frame(&visitor->peer, &frame)) {
-            CHECK_EQ(frame.opcode, FC_OP_TEXT);
+        if (peer_try(&visitor->peer, &frame)) {
             check_head(visitor, &frame);
             continue;
         }

@@ -329,6 +329,27 @@ static void pongs_and_responses_are_kept_when_messages_are_dropped(void)
     queues_close(&queue);
 }
 
+static void a_pong_is_none_of_the_messages_of_a_replay(void)
+{
+    struct fc_queue queue = queues_open();
+
+    push(&queue, pong("at"));
+    push_for(&queue, text("old"), 0);
+    push_for(&queue, text("older"), 0);
+    queue.waived = 2;
+    queue.replayed = 5 + 7;
+    fc_queue_wrote(&queue, 4);
+    CHECK_EQ(queue.waived, 2);
+    CHECK_EQ(queue.replayed, 5 + 7);
+    fc_queue_wrote(&queue, 5 + 3);
+    CHECK_EQ(queue.waived, 1);
+    CHECK_EQ(queue.replayed, 4);
+    fc_queue_wrote(&queue, 4);
+    CHECK_EQ(queue.waived, 0);
+    CHECK_EQ(queue.replayed, 0);
+    queues_close(&queue);
+}
+
 static void a_joined_message_is_dropped_as_a_whole_and_counted_by_frames(void)
 {
     struct fc_message *parts[] = {under(3, text("a")), under(3, text("b"))};
@@ -361,6 +382,7 @@ int main(void)
     RUN(the_oldest_under_the_rule_is_dropped);
     RUN(what_is_begun_is_not_dropped);
     RUN(pongs_and_responses_are_kept_when_messages_are_dropped);
+    RUN(a_pong_is_none_of_the_messages_of_a_replay);
     RUN(a_joined_message_is_dropped_as_a_whole_and_counted_by_frames);
     RUN(missing_memory_is_an_error_and_nothing_leaks);
     return 0;
