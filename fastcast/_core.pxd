@@ -202,7 +202,14 @@ cdef extern from "fastcast.h" nogil:
     void fc_hub_release(fc_hub *hub, fc_events *events)
     int fc_hub_answer(fc_hub *hub, const fc_answer *answers, size_t n)
     int fc_hub_publish(fc_hub *hub, fc_span channel, bint text, fc_span payload, fc_span key, uint64_t *reached)
-    int fc_hub_lead_history(fc_hub *hub, fc_span channel, const fc_position *position)
+    struct fc_stored:
+        uint64_t offset
+        bint text
+        fc_span payload
+
+    int fc_hub_lead_history(
+        fc_hub *hub, fc_span channel, const fc_position *position, const fc_stored *stored, size_t n
+    )
     void fc_hub_release_history(fc_hub *hub, fc_span channel)
     enum fc_recording:
         FC_RECORD

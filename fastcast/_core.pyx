@@ -29,7 +29,7 @@ INFO = FC_EVENT_INFO
 
 cdef tuple POLICIES = ("close", "drop-oldest", "drop-newest", "latest")
 cdef tuple RELAYS = ("channel", "all", "off")
-cdef tuple RECORDINGS = ("all", "history", "others")
+cdef tuple RECORDINGS = ("all", "others")
 
 
 include "_convert.pxi"
@@ -322,15 +322,33 @@ cdef class Hub:
         check(result)
         return reached
 
-    def lead_history(self, str channel not None, tuple position not None):
-        """Give the channel's messages offsets from outside, with ``record``; ``position`` is that of the last one so far.
+    def lead_history(self, str channel not None, tuple position not None, object stored=()):
+        """Give the channel's messages offsets from outside, with ``record``; ``position`` is that of the last one so far,
+        but for those that are ``stored`` behind it: pairs of an offset and data, which nobody hears.
 
-        Forgets what is kept. ValueError for a channel that has no history.
+        Forgets what was kept. ValueError for a channel that has no history, and for offsets that don't rise. MemoryError:
+        without what came before some message.
         """
         cdef fc_span name = text_span(channel)
         cdef fc_position its
-        set_position(&its, position)
-        check(fc_hub_lead_history(self.hub, name, &its))
+        cdef list payloads = [_Payload(data) for _, data in stored]
+        cdef size_t n = len(payloads)
+        cdef size_t i
+        cdef int result
+        cdef fc_stored *kept = <fc_stored *>malloc((n + 1) * sizeof(fc_stored))
+        if kept == NULL:
+            raise MemoryError()
+        try:
+            set_position(&its, position)
+            for i in range(n):
+                kept[i].offset = stored[i][0]
+                kept[i].text = (<_Payload>payloads[i]).text
+                kept[i].payload = (<_Payload>payloads[i]).span
+            with nogil:
+                result = fc_hub_lead_history(self.hub, name, &its, kept, n)
+        finally:
+            free(kept)
+        check(result)
 
     def release_history(self, str channel not None):
         """End that, and forget what is kept."""
@@ -341,8 +359,8 @@ cdef class Hub:
     def record(self, str channel not None, object data, uint64_t offset, str key=None, str to="all"):
         """``publish`` to a channel that is led, with an offset; returns whether that is a new one.
 
-        Otherwise nothing happens. ``to`` is ``"all"``, ``"history"`` for what nobody is to hear, or ``"others"``, for what
-        the history has already: those who don't resume.
+        Otherwise nothing happens. ``to`` is ``"all"``, or ``"others"`` for what the history has already: those who don't
+        resume.
         """
         cdef fc_recording recording = <fc_recording><int>RECORDINGS.index(to)
         cdef _Payload payload = _Payload(data)

@@ -60,6 +60,12 @@ class Incoming:
         """Do something to the hub behind all that waits, however much that is."""
         self._put(0, partial(self._do, action))
 
+    async def passed(self) -> None:
+        """Wait until all that waits by now has been given."""
+        event = asyncio.Event()
+        self.then(event.set)
+        await event.wait()
+
     async def room(self) -> None:
         """Wait until there is some again."""
         while self._waiting:

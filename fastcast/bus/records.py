@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fastcast.bus.engine import PATIENCE, Log, Place, Stored, Unreachable
@@ -20,6 +21,7 @@ from fastcast.bus.incoming import Incoming
 from fastcast.bus.line import OVERHEAD
 from fastcast.bus.names import channel_of, subject_of
 from fastcast.bus.tails import QUIET
+from fastcast.bus.wire import decode
 from fastcast.history import Keep
 
 if TYPE_CHECKING:
@@ -150,7 +152,9 @@ class Records:
         ]
         if behind:
             await asyncio.wait(behind, timeout=PATIENCE)
-            await self._incoming.room()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._incoming.passed()
 
     def cut(self) -> None:
         """The connection is lost: nobody knows what comes meanwhile, until the channels are opened again."""
@@ -295,11 +299,16 @@ class Records:
         wanted = self._wanted(channel, stored)
         if wanted < len(stored):
             floor, stored = stored[-wanted - 1].offset, stored[len(stored) - wanted :]
-        self._incoming.then(lambda: self._hub.lead_history(channel, (epoch, floor)))
-        for offset, payload, _ in stored:
-            to = "history" if heard_from is None or offset < heard_from else "all"
-            while not self._incoming.record(channel, payload, offset, to):
+        kept = [
+            (offset, decode(payload)[0])
+            for offset, payload, _ in stored
+            if heard_from is None or offset < heard_from
+        ]
+        self._incoming.then(lambda: self._hub.lead_history(channel, (epoch, floor), kept))
+        for offset, payload, _ in stored[len(kept) :]:
+            while not self._incoming.record(channel, payload, offset, "all"):
                 await self._incoming.room()
+        await self._incoming.passed()  # before anybody is let in
         record.epoch = epoch
         record.last = stored[-1].offset if stored else floor
         record.published = 0 if heard_from is None else record.last

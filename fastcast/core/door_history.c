@@ -2,25 +2,66 @@
 #include "door.h"
 
 #include "clock.h"
+#include "frame.h"
 #include "publish.h"
 #include "topic.h"
 
 #include <errno.h>
+#include <string.h>
 
-int fc_hub_lead_history(struct fc_hub *hub, struct fc_span name, const struct fc_position *position)
+static bool rises(const struct fc_position *position, const struct fc_stored *stored, size_t n)
+{
+    uint64_t last = position->offset;
+
+    for (size_t i = 0; i < n; last = stored[i++].offset) {
+        if (stored[i].offset <= last)
+            return false;
+    }
+    return true;
+}
+
+/* Under the record's lock. Without memory the history begins behind the message. */
+static int keep(struct fc_exchange *exchange, struct fc_channel *record, const char *epoch, const struct fc_stored *stored)
+{
+    struct fc_message *message = fc_message_frame(&exchange->account, stored->text ? FC_OP_TEXT : FC_OP_BINARY,
+                                                  stored->payload.bytes, stored->payload.length);
+    struct fc_message *made;
+
+    if (!message) {
+        struct fc_position behind = {.offset = stored->offset};
+        memcpy(behind.epoch, epoch, FC_EPOCH_SIZE);
+        fc_history_lead(&exchange->histories, record->history, &behind);
+        return -ENOMEM;
+    }
+    int error = fc_history_append(&exchange->histories, record->history, &message, 1, stored->offset, fc_clock_ms(), &made);
+    if (!error)
+        fc_message_unref(made);
+    fc_message_unref(message);
+    return error;
+}
+
+int fc_hub_lead_history(struct fc_hub *hub, struct fc_span name, const struct fc_position *position,
+                        const struct fc_stored *stored, size_t n)
 {
     struct fc_exchange *exchange = &hub->exchange;
+    int result = 0;
 
-    if (!fc_topic_valid(name.bytes, name.length) || !fc_channels_keep(&exchange->channels, name.bytes, name.length))
+    if (!fc_topic_valid(name.bytes, name.length) || !fc_channels_keep(&exchange->channels, name.bytes, name.length) ||
+        !rises(position, stored, n))
         return -EINVAL;
     struct fc_channel *record = fc_channels_get_record(&exchange->channels, name.bytes, name.length);
     if (!record)
         return -ENOMEM;
     pthread_mutex_lock(&record->lock);
     fc_history_lead(&exchange->histories, record->history, position);
+    for (size_t i = 0; i < n; i++) {
+        int error = keep(exchange, record, position->epoch, &stored[i]);
+        result = error ? error : result;
+    }
     pthread_mutex_unlock(&record->lock);
     fc_channel_unref(&exchange->channels, record);
-    return 0;
+    fc_histories_trim(&exchange->histories, &exchange->channels);
+    return result;
 }
 
 void fc_hub_release_history(struct fc_hub *hub, struct fc_span name)
@@ -50,21 +91,6 @@ static int find_record(struct fc_audience *audience, uint64_t offset, enum fc_re
         return !is_led ? -EINVAL : is_old ? -EALREADY : 0;
     }
     return -EINVAL;
-}
-
-/* Only the record hears of it, and none of its members. */
-static int keep(struct fc_exchange *exchange, struct fc_channel *record, struct fc_message *message, uint64_t offset)
-{
-    struct fc_message *made;
-
-    pthread_mutex_lock(&record->lock);
-    int error = fc_history_append(&exchange->histories, record->history, &message, 1, offset, fc_clock_ms(), &made);
-    pthread_mutex_unlock(&record->lock);
-    if (!error)
-        fc_message_unref(made);
-    fc_message_unref(message);
-    fc_histories_trim(&exchange->histories, &exchange->channels);
-    return error;
 }
 
 /* No memory even to begin: a gap, rather than a history that goes on as if there had been nothing. */
@@ -98,13 +124,12 @@ int fc_hub_record(struct fc_hub *hub, struct fc_span name, bool text, struct fc_
             error = -ENOMEM;
             if (recording != FC_RECORD_OTHERS)
                 lose(exchange, name, offset);
-        } else if (recording == FC_RECORD_KEEP)
-            error = keep(exchange, audience.channels[audience.count - 1], message, offset);
-        else if (recording == FC_RECORD_OTHERS)
-            error = fc_publish_others(exchange, audience.channels, audience.count, message, reached) ? -ENOMEM : 0;
-        else
-            error = fc_publish_record(exchange, audience.channels, audience.count, message, offset, reached) ? -ENOMEM
-                                                                                                              : 0;
+        } else {
+            uint64_t lost = recording == FC_RECORD_OTHERS
+                ? fc_publish_others(exchange, audience.channels, audience.count, message, reached)
+                : fc_publish_record(exchange, audience.channels, audience.count, message, offset, reached);
+            error = lost > 0 ? -ENOMEM : 0;
+        }
     }
     fc_channels_release(&exchange->channels, &audience);
     return error;

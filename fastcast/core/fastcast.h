@@ -277,14 +277,20 @@ int fc_hub_publish(struct fc_hub *hub, struct fc_span channel, bool text, struct
                    uint64_t *reached);
 
 /* Has others give the offsets of a channel's messages, as where several hubs share one history: `position` is that of the
- * last message so far. Then only what comes with fc_hub_record is kept. fc_hub_release_history ends that, and forgets what
- * is kept. -EINVAL: the channel keeps nothing. -ENOMEM. */
-int fc_hub_lead_history(struct fc_hub *hub, struct fc_span channel, const struct fc_position *position);
+ * last message so far, but for those that are stored behind it, which nobody hears, and which are there at once for who
+ * comes. Then only what comes with fc_hub_record is kept. fc_hub_release_history ends that, and forgets what is kept.
+ * -EINVAL: the channel keeps nothing, or offsets don't rise. -ENOMEM: without what came before some message. */
+struct fc_stored {
+    uint64_t offset;
+    bool text;
+    struct fc_span payload;
+};
+int fc_hub_lead_history(struct fc_hub *hub, struct fc_span channel, const struct fc_position *position,
+                        const struct fc_stored *stored, size_t n);
 void fc_hub_release_history(struct fc_hub *hub, struct fc_span channel);
 
 enum fc_recording {
     FC_RECORD,        /* for the history, and all who subscribe; */
-    FC_RECORD_KEEP,   /* for the history alone: it was published before anybody was here, or has been published; */
     FC_RECORD_OTHERS, /* for all but those who resume, and not kept: it was kept before it was published */
 };
 

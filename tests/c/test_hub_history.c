@@ -7,6 +7,7 @@
 #include "world.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -310,11 +311,11 @@ static void *look_for_expired(void *argument)
 static void histories_expire_while_they_are_led(void)
 {
     const struct fc_position begin = {"abcdefabcdef", 0};
+    const struct fc_stored first = {1, true, {"1", 1}};
     struct fc_options options = world_options();
     atomic_bool over = false;
     pthread_t thread;
     uint64_t random = 1;
-    uint64_t reached;
 
     options.keep_messages = 100;
     options.keep_time = 1;
@@ -322,8 +323,7 @@ static void histories_expire_while_they_are_led(void)
     world_open(&world, &options);
     CHECK_EQ(pthread_create(&thread, NULL, look_for_expired, &over), 0);
     for (double until = check_now() + 1; check_now() < until;) {
-        CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin), 0);
-        CHECK_EQ(fc_hub_record(world.hub, span("/a"), true, span("1"), span(""), 1, FC_RECORD, &reached), 0);
+        CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin, &first, 1), 0);
         usleep(900 + (unsigned)(check_random(&random) % 400)); /* about when its time is over */
         fc_hub_release_history(world.hub, span("/a"));
     }
@@ -422,15 +422,16 @@ static int record(const char *channel, const char *text, uint64_t offset, enum f
 static void offsets_may_come_from_outside(void)
 {
     const struct fc_position begin = {"abcdefabcdef", 10};
+    const struct fc_stored stored = {11, true, {"11", 2}};
     struct peer peer;
     struct peer plain;
 
     open_world(0);
     CHECK_EQ(record("/a", "x", 11, FC_RECORD), -EINVAL);
-    CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin), 0);
-    CHECK_EQ(fc_hub_lead_history(world.hub, span("a.*"), &begin), -EINVAL);
     heads_come(&plain, &world, 0, "/a", 0);
-    CHECK_EQ(record("/a", "11", 11, FC_RECORD_KEEP), 0);
+    CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin, &stored, 1), 0);
+    CHECK_EQ(fc_hub_lead_history(world.hub, span("a.*"), &begin, NULL, 0), -EINVAL);
+    CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &(struct fc_position){"abcdefabcdef", 11}, &stored, 1), -EINVAL);
     heads_come(&peer, &world, 1, "*,/a?since=abcdefabcdef:10", 0); /* of what it has by the one it hears nothing by the other */
     heads_expect(&peer, "at", 10, "");
     heads_expect(&peer, "msg", 11, "11");
@@ -460,6 +461,41 @@ static void offsets_may_come_from_outside(void)
     world_close(&world, 0, 0);
 }
 
+/* Who comes meanwhile has all of it, or is told that the epoch is another. */
+static void what_is_stored_is_there_at_once(void)
+{
+    enum { ROUNDS = 60, STORED = 200 };
+    const struct fc_position begin = {"abcdefabcdef", 10};
+    struct fc_stored stored[STORED];
+    struct peer peer;
+
+    for (unsigned i = 0; i < STORED; i++)
+        stored[i] = (struct fc_stored){11 + i, i % 2, {"stored", 6}};
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        open_world(0);
+        fc_hub_reset_event(world.hub);
+        peer_connect(&peer, &world, 0, 0);
+        peer_ask(&peer, "/a?since=abcdefabcdef:10");
+        CHECK_EQ(poll(&(struct pollfd){fc_hub_event_fd(world.hub), POLLIN, 0}, 1, CHECK_PATIENCE_S * 1000), 1);
+        world_answer(&world);
+        usleep(5 * round);
+        CHECK_EQ(fc_hub_lead_history(world.hub, span("/a"), &begin, stored, STORED), 0);
+        CHECK_EQ(record("/a", "live", 11 + STORED, FC_RECORD), 0);
+        peer_enter(&peer, &world);
+        struct said said = heads_hear(&peer);
+        if (!memcmp(said.position, begin.epoch, FC_EPOCH_SIZE)) {
+            CHECK_EQ(said.offset, 10);
+            for (unsigned i = 0; i < STORED; i++)
+                heads_expect(&peer, "msg", 11 + i, "stored");
+        } else {
+            CHECK_BYTES(said.what, strlen(said.what), "gap", 3);
+        }
+        heads_expect(&peer, "msg", 11 + STORED, "live");
+        peer_leave(&peer);
+        world_close(&world, 0, 0);
+    }
+}
+
 static void run_all(void)
 {
     RUN(who_comes_back_hears_each_message_once);
@@ -474,6 +510,7 @@ static void run_all(void)
     RUN(a_replay_takes_no_room_from_other_channels);
     RUN(who_lags_is_closed_rather_than_left_with_a_hole);
     RUN(offsets_may_come_from_outside);
+    RUN(what_is_stored_is_there_at_once);
 }
 
 int main(void)

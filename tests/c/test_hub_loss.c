@@ -185,7 +185,7 @@ static void what_cannot_be_recorded_is_a_gap(void)
     for (unsigned long fail = 0; fail < FAILURES; fail++) {
         struct peer peers[2];
         open_world();
-        CHECK_EQ(fc_hub_lead_history(world.hub, span("b"), &begin), 0);
+        CHECK_EQ(fc_hub_lead_history(world.hub, span("b"), &begin, NULL, 0), 0);
         heads_come(&peers[0], &world, 0, "b?since=abcdefabcdef:10", 0);
         heads_expect(&peers[0], "at", 10, "");
         fault_clear();
@@ -208,12 +208,47 @@ static void what_cannot_be_recorded_is_a_gap(void)
     CHECK(failed > 0);
 }
 
+/* And so is what can't be kept of what is stored. */
+static void what_cannot_be_kept_is_a_gap(void)
+{
+    const struct fc_position begin = {"abcdefabcdef", 10};
+    const struct fc_stored stored[] = {{11, true, {"11", 2}}, {12, true, {"12", 2}}, {13, true, {"13", 2}}};
+    unsigned failed = 0;
+
+    for (unsigned long fail = 0; fail < FAILURES; fail++) {
+        struct peer peer;
+        open_world();
+        fault_clear();
+        fault_spare_this_thread(false);
+        fault_arm(FAULT_ALLOCATION, fail, 1, ENOMEM);
+        int error = fc_hub_lead_history(world.hub, span("b"), &begin, stored, 3);
+        fault_clear();
+        fault_spare_this_thread(true);
+        if (error) {
+            CHECK_EQ(error, -ENOMEM);
+            failed++;
+        }
+        heads_come(&peer, &world, 0, "b?since=abcdefabcdef:10", 0);
+        if (error && record(14, "end") == -EINVAL) { /* nothing was begun */
+            peer_close(&peer);
+        } else {
+            if (!error)
+                CHECK_EQ(record(14, "end"), 0);
+            CHECK(hears_all(&peer, 0));
+            peer_leave(&peer);
+        }
+        world_close(&world, 1000, 0);
+    }
+    CHECK(failed > 3);
+}
+
 static void run_all(void)
 {
     RUN(who_comes_after_a_loss_stays);
     RUN(a_subscription_behind_a_loss_has_lost_nothing);
     RUN(who_leaves_hears_no_hole);
     RUN(what_cannot_be_recorded_is_a_gap);
+    RUN(what_cannot_be_kept_is_a_gap);
 }
 
 int main(void)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -25,13 +26,14 @@ class Core:
         self.heard: list[str] = []
         self.floor = -1
         self.epoch = b""
+        self.is_behind = False
 
     @property
     def hub(self) -> Hub:
         return cast(Hub, self)
 
-    def lead_history(self, channel: str, position: tuple[bytes, int]) -> None:
-        self.history.clear()
+    def lead_history(self, channel: str, position: tuple[bytes, int], stored: list[tuple[int, str]]) -> None:
+        self.history[:] = stored
         self.epoch, self.floor = position
 
     def skip_history(self, channel: str, offset: int) -> None:
@@ -43,11 +45,12 @@ class Core:
         self.epoch = b""
 
     def record(self, channel: str, data: str, offset: int, key: str | None, to: str) -> bool:
-        if to in ("all", "history"):
+        if self.is_behind:
+            raise BlockingIOError(errno.EAGAIN, "behind")
+        if to == "all":
             assert not self.history or offset > self.history[-1][0]
             self.history.append((offset, data))
-        if to in ("all", "others"):
-            self.heard.append(data)
+        self.heard.append(data)
         return True
 
 
@@ -526,5 +529,39 @@ def test_who_has_been_further_is_waited_for(run: Run) -> None:
         assert case.core.heard == []
         await case.records.reach(["a", "b"], [(b"another", 9), (case.stream.born, 5)])
         assert case.core.heard == ["5"]
+
+    run(main())
+
+
+def test_nobody_is_let_in_before_the_history_is_there(run: Run) -> None:
+    async def main() -> None:
+        case = Case(3, 5)
+        await case.records.open("a")
+        case.core.is_behind = True
+        case.publish(7)
+        case.stream.born = b"another"
+        begun = case.records.open("a")
+        await asyncio.sleep(0.05)
+        assert not begun.done()
+        case.core.is_behind = False
+        await begun
+        assert case.core.epoch == b"another"
+        assert case.core.history[-1] == (7, "7")
+
+    run(main())
+
+
+def test_who_has_been_as_far_as_what_waits_is_let_in_behind_it(run: Run) -> None:
+    async def main() -> None:
+        case = Case(3)
+        await case.records.open("a")
+        case.core.is_behind = True
+        case.publish(5)
+        reaching = asyncio.create_task(case.records.reach(["a"], [(case.stream.born, 5)]))
+        await asyncio.sleep(0.05)
+        assert not reaching.done()
+        case.core.is_behind = False
+        await reaching
+        assert case.core.history == [(3, "3"), (5, "5")]
 
     run(main())
