@@ -309,10 +309,16 @@ class Bus:
 
     async def _live(self) -> None:
         while True:
-            while self.up:
-                await self._line.wait()
-                await self._empty_line()
-            await self._do_without()
+            try:
+                while self.up:
+                    await self._empty_line()
+                    await self._line.wait()
+                await self._do_without()
+            except Exception as error:
+                # An engine's, of whatever kind: else nothing would go out any more, and nobody say so.
+                _log.exception("the bus did something unexpected, and is begun anew")
+                self._lost(str(error))
+                await self._backoff.pause()
 
     async def _empty_line(self) -> None:
         while self.up and (commands := self._line.take(_BATCH)):
@@ -412,10 +418,13 @@ class Bus:
             self._incoming.then(self._hub.forget_histories)  # what is missed now, nobody keeps
         self._keep_for_later()
         coming_back = asyncio.create_task(self._come_back())
+        coming_back.add_done_callback(lambda _: self._line.rouse())
         try:
-            while not self.up:
+            # It may be up, and lost again, before it's our turn.
+            while not coming_back.done():
                 self._empty_line_here()
                 await self._line.wait()
+            await coming_back
         finally:
             coming_back.cancel()
             await asyncio.gather(coming_back, return_exceptions=True)
@@ -437,7 +446,6 @@ class Bus:
             if self._records is None and self._keep_of is not None:
                 self._incoming.then(self._hub.forget_histories)  # what began meanwhile lacks what others said
             self._in_force(subjects)
-            self._line.rouse()
         self._back_at = time.monotonic()
         _log.warning("the bus is back after %.1f s, at %s", time.monotonic() - since, self._engine.name)
 

@@ -36,6 +36,8 @@ class FakeEngine:
         """What happens while the next subscriptions are on their way."""
         self.swallows = 0
         """Cancellations that are taken for errors."""
+        self.breaks = 0
+        """Publishing that fails as it never should."""
 
     @property
     def engine(self) -> Engine:
@@ -55,6 +57,9 @@ class FakeEngine:
             except asyncio.CancelledError:
                 self.swallows -= 1
                 raise Unreachable("too many stalled messages") from None
+        if self.breaks:
+            self.breaks -= 1
+            raise ZeroDivisionError("an error of the library's")
         for subject, payload in messages:
             if subject in self.subscribed:
                 self.received(subject, payload, subject, None)
@@ -304,3 +309,64 @@ def test_nothing_goes_on_after_a_failed_beginning(run: Run) -> None:
         await case.end()
 
     run(main())
+
+
+class Returning:
+    """A bus that is lost, and what happens in the very turn in which it's back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.case = Case()
+        self.monkeypatch = monkeypatch
+
+    async def begin(self, meanwhile: Callable[[], None]) -> None:
+        await self.case.begin()
+        in_force = self.case.bus._in_force
+
+        def once(subjects: Collection[str]) -> None:
+            self.monkeypatch.setattr(self.case.bus, "_in_force", in_force)
+            in_force(subjects)
+            meanwhile()
+
+        self.monkeypatch.setattr(self.case.bus, "_in_force", once)
+        self.case.engine.lost("gone")
+
+
+def test_what_is_published_as_the_bus_returns_goes_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        returning = Returning(monkeypatch)
+        bus = returning.case.bus
+        await returning.begin(lambda: bus.publish(None, "one") and None)
+        await returning.case.until(lambda: ("broadcast", "one") in returning.case.hub.did)
+        bus.publish(None, "two")
+        await returning.case.until(lambda: ("broadcast", "two") in returning.case.hub.did)
+        await returning.case.end()
+
+    run(main())
+
+
+def test_a_bus_that_is_lost_as_it_returns_comes_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        returning = Returning(monkeypatch)
+        case = returning.case
+        loop = asyncio.get_running_loop()
+        await returning.begin(lambda: loop.call_soon(case.engine.lost, "gone again") and None)
+        await case.until(lambda: case.bus.stats()["losses"] == 2 and case.bus.up)
+        assert case.engine.connects == 3
+        await case.end()
+
+    run(main())
+
+
+def test_whatever_an_engine_raises_it_is_begun_anew(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        case = Case()
+        await case.begin()
+        case.engine.breaks = 1
+        case.bus.publish(None, "lost")
+        await case.until(lambda: case.engine.connects == 2 and case.bus.up)
+        case.bus.publish(None, "heard")
+        await case.until(lambda: ("broadcast", "heard") in case.hub.did)
+        await case.end()
+
+    run(main())
+    assert "did something unexpected" in caplog.text
