@@ -143,16 +143,21 @@ class Intake:
         self._go_on()
 
     def _decided(self, client: int, answer: Answer) -> None:
+        self._prepare(client, answer, answer.since)
+
+    def _prepare(self, client: int, answer: Answer, since: Since | None) -> None:
+        """Answer when the channels are there to be heard."""
         waiting = None
-        if self._ready is not None and answer.channels is not None:
-            waiting = self._ready(answer.channels, answer.since)
+        if self._ready is not None and answer.channels is not None and not self._stopping:
+            waiting = self._ready(answer.channels, since)
         if waiting is None:
             self._answers.append((client, answer))
         else:
             self._admissions.run(waiting, partial(self._prepared, client, answer))
 
     def _prepared(self, client: int, answer: Answer, _: asyncio.Future[Any]) -> None:
-        self._answers.append((client, answer))
+        # Once more: if that took long, some may have been given up again, since nobody had come to them.
+        self._prepare(client, answer, None)
         self._go_on()
 
     def _send_answers(self) -> None:

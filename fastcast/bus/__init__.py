@@ -81,7 +81,12 @@ def _engine(access: Access, config: Config) -> Engine:
             retention = _retention(config)
             log: JetStream | None = None
             if retention is not None:
-                log = JetStream(config.bus_prefix, retention, config.backlog_limit // 4)
+                log = JetStream(
+                    config.bus_prefix,
+                    retention,
+                    config.backlog_limit // 4,
+                    lambda channel: bool(config.keep_of(channel)),
+                )
             return Nats(access, log, config.bus_prefix)
         from fastcast.bus.redis import Redis
 

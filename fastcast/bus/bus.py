@@ -117,12 +117,14 @@ class Bus:
         self.peers = Peers(home, self._say, self._id, lambda: self._engine.most_bytes)
         try:
             await self._engine.subscribe(self._interest.subjects())
-        except Unreachable as error:
+        except BaseException as error:
             self._interest.stop()
             if self._records is not None:
                 await self._records.stop()
             await self._engine.close()
-            raise StartError(f"cannot use the bus: {error}") from error
+            if isinstance(error, Unreachable):
+                raise StartError(f"cannot use the bus: {error}") from error
+            raise
         self.up = not self._is_lost
         self.peers.begin()
         self._life = asyncio.create_task(self._live())
@@ -361,17 +363,23 @@ class Bus:
             else:
                 self._records.open(channel).add_done_callback(partial(self._filled, subject))
 
-    def _filled(self, subject: str, _: object) -> None:
-        self._confirm((subject,))
+    def _filled(self, subject: str, filling: asyncio.Task[None]) -> None:
+        if not filling.cancelled():  # else it has been given up, and may be wanted anew
+            self._confirm((subject,))
 
     def _confirm(self, subjects: Collection[str]) -> None:
         self._interest.confirm(subjects)
         for subject in subjects:
-            if (waiting := self._waiting.pop(subject, None)) is not None and not waiting.done():
-                waiting.set_result(None)
+            self._end_waiting(subject)
+
+    def _end_waiting(self, subject: str) -> None:
+        if (waiting := self._waiting.pop(subject, None)) is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _forget(self, subject: str) -> None:
         """The subject is given up: a history would have holes from here on."""
+        if not self._interest.includes(subject):
+            self._end_waiting(subject)  # who still waits for it asks anew
         if self._records is not None:
             if (channel := channel_of(self._log_prefix, subject)) is not None:
                 self._records.close(channel)
@@ -478,10 +486,12 @@ class Bus:
             self._carry_out_here(command, keeps=True)
 
     def _empty_line_here(self) -> None:
-        """What waits for the bus doesn't wait for its return."""
+        """What waits for the bus doesn't wait for its return; but where nothing else can be published by now,
+        it was accepted while the bus was up, by another thread.
+        """
         while commands := self._line.take(_BATCH):
             for command in commands:
-                self._carry_out_here(command, keeps=False)
+                self._carry_out_here(command, keeps=self._refuses)
         for echo in self._echoes.values():
             if not echo.done():
                 echo.set_exception(self._unreachable())

@@ -86,6 +86,10 @@ class Interest:
     def __len__(self) -> int:
         return len(self._names)
 
+    def includes(self, subject: str) -> bool:
+        """Whether some name is heard under the subject."""
+        return subject in self._by_subject
+
     def stop(self) -> None:
         """Look no more."""
         self._next_look.cancel()

@@ -26,7 +26,7 @@ from nats.js.api import DiscardPolicy, RePublish, StorageType, StreamConfig
 from fastcast.bus.backoff import Backoff
 from fastcast.bus.coverage import cover
 from fastcast.bus.engine import PATIENCE, Place, Retention, Stored, Unreachable
-from fastcast.bus.names import log_prefix, takes_in
+from fastcast.bus.names import channel_of, log_prefix, takes_in
 from fastcast.bus.outbox import Outbox
 
 _log = logging.getLogger("fastcast")
@@ -99,9 +99,14 @@ class _Batch:
 class JetStream:
     """The stream, over one connection after the other."""
 
-    def __init__(self, prefix: str, retention: Retention, most_bytes: int) -> None:
-        """So many bytes may wait for the stream to take them."""
+    def __init__(
+        self, prefix: str, retention: Retention, most_bytes: int, keeps: Callable[[str], bool]
+    ) -> None:
+        """So many bytes may wait for the stream to take them. ``keeps`` tells whether a channel has a
+        history.
+        """
         self._prefix = prefix
+        self._keeps = keeps
         self._retention = retention
         self._name = f"{prefix.replace('.', '_')}-history"
         self._born = ""
@@ -195,12 +200,19 @@ class JetStream:
         self.outbox.close()
 
     def takes(self, subject: str) -> bool:
-        """Whether the stream stores what is published there."""
+        """Whether what is published there is for a history: only then a message that's sent again, which the
+        stream knows by its id, is heard once. It may store others as well.
+        """
         taken = self._taken.get(subject)
         if taken is None:
             if len(self._taken) >= _MOST_TAKEN:
                 self._taken.clear()
-            taken = any(takes_in(wanted, subject) for wanted in self._retention.subjects)
+            channel = channel_of(self._prefix, subject)
+            taken = (
+                channel is not None
+                and self._keeps(channel)
+                and any(takes_in(wanted, subject) for wanted in self._retention.subjects)
+            )
             self._taken[subject] = taken
         return taken
 

@@ -110,7 +110,7 @@ class Nats:
                     await self._open(client, url, lost)
                     if self.log is not None:
                         await self.log.open(client)
-            except (OSError, nats.errors.Error, ValueError, Unreachable) as error:
+            except Exception as error:  # of the libraries, whose kinds are many: for keys, for TLS
                 failures.append(
                     f"{urlsplit(url).netloc.rpartition('@')[2]}: {self._reason or _reason(error)}"
                 )
@@ -194,7 +194,8 @@ class Nats:
                 await client.flush(PATIENCE)
         except (OSError, nats.errors.Error):
             pass  # it ends in any case
-        await self._end(client)
+        finally:
+            await self._end(client)
 
     async def _on_message(self, source: str, message: Msg) -> None:
         # Elsewhere the headers are those of a stream that isn't ours.

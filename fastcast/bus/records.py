@@ -50,16 +50,17 @@ class _Record:
     """
 
     __slots__ = (
+        "cut_at",
         "epoch",
         "filling",
         "hole_since",
+        "is_stale",
         "lacks_more",
         "last",
         "live",
         "published",
         "read_at",
         "waiting",
-        "was_cut",
         "weight",
     )
 
@@ -74,7 +75,10 @@ class _Record:
         self.filling: asyncio.Task[None] | None = None
         self.waiting: list[tuple[Place, bytes]] = []
         self.lacks_more = False
-        self.was_cut = False
+        # The newest offset of any channel when the connection was lost, if it hasn't been read since.
+        self.cut_at: int | None = None
+        # The log is another one than it was read from.
+        self.is_stale = False
         # Bytes of all that has come to wait since nothing did: no less than what waits now.
         self.weight = 0
 
@@ -117,9 +121,9 @@ class Records:
         self._records: dict[str, _Record] = {}
         self._room = asyncio.Semaphore(_AT_A_TIME)
         self.fetched = 0
-        # The newest offset of any channel; and the same when the connection was lost.
+        # The newest offset of any channel; and how often the connection was lost.
         self._seen = 0
-        self._seen_before = 0
+        self._cuts = 0
         self._is_failing = False
         self._next_tell = asyncio.get_running_loop().call_later(QUIET, self._tell)
         log.anew = self._open_all
@@ -139,13 +143,16 @@ class Records:
         return record.filling
 
     def _open_all(self) -> None:
-        for channel in self._records:
-            self.open(channel)
+        """The log is another one."""
+        self._seen = 0
+        for channel, record in self._records.items():
+            record.is_stale = True
+            self._open_for_more(channel, record)
 
     async def reach(self, channels: Collection[str], positions: Collection[tuple[bytes, int]]) -> None:
         """Go on to where a client has been, on a server that was ahead of this one."""
         behind = [
-            self.open(channel)
+            self._open_for_more(channel, record)
             for channel in channels
             for epoch, offset in positions
             if (record := self._records.get(channel)) and record.epoch == epoch and offset > record.last
@@ -156,11 +163,18 @@ class Records:
             async with asyncio.timeout(PATIENCE):
                 await self._incoming.passed()
 
+    def _open_for_more(self, channel: str, record: _Record) -> asyncio.Task[None]:
+        """Read what there is by now, though another reading may be under way."""
+        record.lacks_more |= record.is_filling
+        return self.open(channel)
+
     def cut(self) -> None:
         """The connection is lost: nobody knows what comes meanwhile, until the channels are opened again."""
-        self._seen_before = self._seen
+        self._cuts += 1
         for record in self._records.values():
-            record.was_cut = True
+            if record.cut_at is None:  # else it has not been read since it was
+                record.cut_at = self._seen
+            record.lacks_more |= record.is_filling
             record.live = 0
             record.waiting.clear()
 
@@ -170,6 +184,9 @@ class Records:
             return
         if record.filling is not None:
             record.filling.cancel()
+        for place, payload in record.waiting:
+            if place.offset > record.published:  # patterns are to hear it, too
+                self._incoming.deliver(channel, payload)
         self._incoming.then(lambda: self._hub.release_history(channel))
 
     async def stop(self) -> None:
@@ -186,7 +203,10 @@ class Records:
         record = self._records[channel]
         self._seen = max(self._seen, place.offset)
         is_clear = (
-            record.epoch and not record.waiting and not (self._is_odd(record, place) and self._source.doubt())
+            record.epoch
+            and not record.is_stale
+            and not record.waiting
+            and not (self._is_odd(record, place) and self._source.doubt())
         )
         record.live = place.offset
         if is_clear and place.offset <= record.last:
@@ -213,8 +233,7 @@ class Records:
                 channel = channel_of(self._prefix, subject)
                 record = self._records.get(channel) if channel is not None else None
                 if record is not None and channel is not None and record.epoch and offset > record.last:
-                    record.lacks_more |= record.is_filling
-                    self.open(channel)
+                    self._open_for_more(channel, record)
         except (ValueError, TypeError, AttributeError):
             _log.debug("on the bus, this is nothing that a server says: %r", payload[:200])
 
@@ -262,7 +281,7 @@ class Records:
 
     async def _read(self, channel: str, record: _Record) -> bool:
         """Get what is missing. True: it's all there."""
-        epoch = self._source.epoch(channel)
+        epoch, cuts = self._source.epoch(channel), self._cuts
         is_new = record.epoch != epoch
         stored = await self._source.fetch(subject_of(self._prefix, channel), 0 if is_new else record.last)
         self.fetched += len(stored)
@@ -274,7 +293,9 @@ class Records:
         elif self._may_lack_some(record, stored):
             floor = stored[0].offset - 1 if stored else record.last
             self._incoming.then(lambda: self._hub.skip_history(channel, floor))
-        record.was_cut = False
+        if cuts == self._cuts:
+            record.cut_at = None
+        record.is_stale = epoch != self._source.epoch(channel)
         for offset, payload, _ in stored:
             if not self._deliver(channel, record, payload, offset):
                 await self._incoming.room()
@@ -286,7 +307,7 @@ class Records:
         most = self._source.most
         if most is not None and len(stored) > most:
             return True
-        return record.was_cut and self._source.first > self._seen_before + 1
+        return record.cut_at is not None and self._source.first > record.cut_at + 1
 
     async def _begin(self, channel: str, record: _Record, epoch: bytes, stored: Sequence[Stored]) -> None:
         """Put what is stored into a new history. Who was here when it was published has heard it; but not
@@ -325,7 +346,9 @@ class Records:
         return wanted
 
     async def _let_go(self, channel: str, record: _Record) -> bool:
-        """Deliver what has come meanwhile. False: something is missing before it."""
+        """Deliver what has come meanwhile. False: something is missing before it, or the log is another one."""
+        if record.is_stale:
+            return False
         while record.waiting:
             place, payload = record.waiting[0]
             if place.offset <= record.last:

@@ -77,6 +77,9 @@ class Redis:
                 failures.append(f"{_shown(url)}: {_reason(error)}")
                 await self._end(client, pubsub)
                 continue
+            except asyncio.CancelledError:
+                await self._end(client, pubsub)
+                raise
             self._client, self._pubsub, self._name = client, pubsub, _shown(url)
             self._received, self._lost = received, lost
             self._globs, self._awaited = {}, {}

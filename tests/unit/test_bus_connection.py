@@ -13,7 +13,8 @@ from fastcast._core import Hub
 from fastcast.bus import bus as module
 from fastcast.bus import interest
 from fastcast.bus.bus import Bus
-from fastcast.bus.engine import Engine, Log, Received, Unreachable
+from fastcast.bus.engine import Engine, Log, Received, Stored, Unreachable
+from fastcast.bus.line import Command, Kind
 from fastcast.bus.peers import Home
 from fastcast.errors import OverloadError, StartError
 from fastcast.history import Keep
@@ -94,6 +95,9 @@ class FakeHub:
 
     def forget_histories(self) -> None:
         self.did.append(("forget",))
+
+    def lead_history(self, channel: str, *_: object) -> None:
+        self.did.append(("lead", channel))
 
     def release_history(self, channel: str) -> None:
         self.did.append(("release", channel))
@@ -311,6 +315,127 @@ def test_nothing_goes_on_after_a_failed_beginning(run: Run) -> None:
     run(main())
 
 
+def test_nothing_goes_on_after_a_beginning_that_was_interrupted(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        beginning = asyncio.create_task(case.begin())
+        case.engine.meanwhile = beginning.cancel
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        assert case.bus._interest._next_look.cancelled()
+        await case.end()
+
+    run(main())
+
+
+class FakeLog:
+    """A log that has nothing, once it's read."""
+
+    first = 1
+    most = None
+    is_full = False
+    unconfirmed = lost = 0
+
+    def __init__(self) -> None:
+        self.may_read = asyncio.Event()
+        self.kept: list[bytes] = []
+        self.taken: set[str] = set()
+
+    async def ready(self) -> None:
+        pass
+
+    def epoch(self, channel: str) -> bytes:
+        return b"000000000001"
+
+    def takes(self, subject: str) -> bool:
+        return subject in self.taken
+
+    def keep(self, subject: str, payload: bytes) -> None:
+        self.kept.append(payload)
+
+    def doubt(self) -> bool:
+        return False
+
+    def tails(self) -> dict[str, int]:
+        return {}
+
+    async def fetch(self, subject: str, after: int) -> list[Stored]:
+        await self.may_read.wait()
+        return []
+
+
+class Keeping(Case):
+    """A bus with a log, whose channels have a history."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(keep_of=lambda channel: Keep(1), **options)
+        self.log = FakeLog()
+        self.engine.log = cast(Log, self.log)
+
+    def give_up(self, name: str) -> None:
+        known = self.bus._interest._names[name]
+        self.bus._interest._give_up(name, known, known.wanted + interest.LINGER)
+
+
+def test_who_waits_for_a_channel_that_is_given_up_asks_anew(run: Run) -> None:
+    async def main() -> None:
+        case = Keeping()
+        await case.begin()
+        waiting = case.bus.ready(["a"])
+        assert waiting is not None
+        await case.until(lambda: case.bus.stats()["records"] == 1)
+        case.give_up("a")
+        async with asyncio.timeout(TIMEOUT):
+            await waiting
+        case.log.may_read.set()
+        again = case.bus.ready(["a"])
+        assert again is not None
+        async with asyncio.timeout(TIMEOUT):
+            await again
+        assert case.bus.ready(["a"]) is None
+        assert "fastcast-log.a" in case.engine.subscribed
+        await case.end()
+
+    run(main())
+
+
+def test_what_was_given_up_is_no_answer_for_what_is_wanted_anew(run: Run) -> None:
+    async def main() -> None:
+        case = Keeping()
+        await case.begin()
+        case.bus.ready(["a"])
+        await case.until(lambda: case.bus.stats()["records"] == 1)
+        case.give_up("a")
+        again = case.bus.ready(["a"])
+        assert again is not None
+        await case.until(lambda: case.bus.stats()["waiting"] == 0)
+        await asyncio.sleep(0.02)
+        assert not again.done()  # its history isn't there
+        case.log.may_read.set()
+        async with asyncio.timeout(TIMEOUT):
+            await again
+        await case.end()
+
+    run(main())
+
+
+def test_what_was_accepted_before_a_loss_is_kept_where_nothing_is_delivered_alone(run: Run) -> None:
+    async def main() -> None:
+        case = Keeping(alone="refuse")
+        case.log.taken = {"fastcast.a"}
+        await case.begin()
+        case.engine.is_down = True
+        await case.lose()
+        await asyncio.sleep(0.005)
+        # By a thread that has seen the bus up.
+        case.bus._line.put(Command(Kind.PUBLISH, "fastcast.a", b"accepted"))
+        await case.until(lambda: case.log.kept == [b"accepted"])
+        assert case.bus.stats()["refused"] == 0
+        await case.end()
+
+    run(main())
+
+
 class Returning:
     """A bus that is lost, and what happens in the very turn in which it's back."""
 
@@ -318,7 +443,7 @@ class Returning:
         self.case = Case()
         self.monkeypatch = monkeypatch
 
-    async def begin(self, meanwhile: Callable[[], None]) -> None:
+    async def begin(self, meanwhile: Callable[[], object]) -> None:
         await self.case.begin()
         in_force = self.case.bus._in_force
 
@@ -335,7 +460,7 @@ def test_what_is_published_as_the_bus_returns_goes_out(run: Run, monkeypatch: py
     async def main() -> None:
         returning = Returning(monkeypatch)
         bus = returning.case.bus
-        await returning.begin(lambda: bus.publish(None, "one") and None)
+        await returning.begin(lambda: bus.publish(None, "one"))
         await returning.case.until(lambda: ("broadcast", "one") in returning.case.hub.did)
         bus.publish(None, "two")
         await returning.case.until(lambda: ("broadcast", "two") in returning.case.hub.did)
@@ -349,7 +474,7 @@ def test_a_bus_that_is_lost_as_it_returns_comes_back(run: Run, monkeypatch: pyte
         returning = Returning(monkeypatch)
         case = returning.case
         loop = asyncio.get_running_loop()
-        await returning.begin(lambda: loop.call_soon(case.engine.lost, "gone again") and None)
+        await returning.begin(lambda: loop.call_soon(case.engine.lost, "gone again"))
         await case.until(lambda: case.bus.stats()["losses"] == 2 and case.bus.up)
         assert case.engine.connects == 3
         await case.end()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcast.bus import _retention
+from fastcast.bus import _engine, _retention
 from fastcast.bus.coverage import cover, covers, overlap
+from fastcast.bus.engine import Access
 from fastcast.channels import takes_in
 from fastcast.config import Config
 
@@ -70,6 +71,15 @@ def test_no_more_is_covered_than_has_to_be() -> None:
 def test_a_stream_has_what_the_rules_keep(history: str, rules: Any, subjects: list[str] | None) -> None:
     found = _retention(Config(history=history, channel=rules))
     assert (list(found.subjects) if found else None) == subjects
+
+
+def test_only_what_has_a_history_goes_through_the_stream_with_an_id() -> None:
+    config = Config(history="100", channel=["private.> history=off"], bus=("nats://127.0.0.1",))
+    engine = _engine(Access(urls=config.bus), config)
+    assert engine.log is not None
+    assert engine.log.takes("fastcast.a")
+    assert not engine.log.takes("fastcast.private.a")
+    assert not engine.log.takes("elsewhere.a")
 
 
 def test_it_keeps_as_much_as_the_longest_history_wants() -> None:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -188,6 +189,20 @@ def test_what_is_denied_while_it_connects_is_why_it_cannot(run: Run) -> None:
             log = cast(JetStream, Denied(broker))
             engine = Nats(Access(urls=(f"nats://{broker.address}",)), log, "fastcast")
             with pytest.raises(Unreachable, match="permissions violation"):
+                await engine.connect(nothing, nothing)
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", ["", "S", "garbage"])
+def test_a_key_that_is_none_is_a_connection_that_fails(run: Run, tmp_path: Path, seed: str) -> None:
+    file = tmp_path / "nkey"
+    file.write_text(seed)
+
+    async def main() -> None:
+        async with brokers(1) as (broker,):
+            engine = Nats(Access(urls=(f"nats://{broker.address}",), nkey=str(file)), None, "fastcast")
+            with pytest.raises(Unreachable, match=r"127\.0\.0\.1"):
                 await engine.connect(nothing, nothing)
 
     run(main())

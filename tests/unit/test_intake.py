@@ -46,6 +46,7 @@ class Case:
         self.presence = Presence()
         self.choose: Callable[[bytes], Answer | Coroutine[Any, Any, Answer]] = lambda head: ADMITTED
         self.ended = asyncio.Event()
+        self.ready: Callable[..., asyncio.Future[Any] | None] | None = None
 
     def decide(self, head: bytes, host: str, port: int) -> Answer | Coroutine[Any, Any, Answer]:
         """What an admission does."""
@@ -61,6 +62,7 @@ class Case:
             self.clients,
             self.presence,
             self.ended.set,
+            self.ready,
         )
         self.clients.begin(self.fake.hub, keep=True)
         return intake
@@ -114,6 +116,29 @@ class TestRequests:
             go.set()
             await until(lambda: len(case.fake.answered) == 2)
             assert case.fake.answered[1] == (1, b"403", None, "", None)
+
+        run(main)
+
+    def test_who_waits_for_channels_is_admitted_when_there_is_nothing_to_wait_for_any_more(self) -> None:
+        async def main(case: Case) -> None:
+            waited: list[asyncio.Future[Any]] = []
+
+            def ready(channels: object, since: object) -> asyncio.Future[Any] | None:
+                if len(waited) == 2:
+                    return None
+                waited.append(asyncio.get_running_loop().create_future())
+                return waited[-1]
+
+            case.ready = ready
+            case.begin()
+            case.fake.ask(1)
+            await until(lambda: len(waited) == 1)
+            waited[0].set_result(None)
+            await until(lambda: len(waited) == 2)
+            await turns()
+            assert case.fake.answered == []
+            waited[1].set_result(None)
+            await until(lambda: case.fake.answered)
 
         run(main)
 
