@@ -170,7 +170,9 @@ class Admission:
             said = self._on_connect(case.request)
         except Refuse:
             raise
-        except (Exception, asyncio.CancelledError):  # that of something that it looked at
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # also what frameworks raise beside the usual kinds
             return self._fail(case)
         if inspect.isawaitable(said):
             return self._wait(case, said)
@@ -193,7 +195,9 @@ class Admission:
             if task is not None and task.cancelling():
                 raise
             return self._fail(case)  # something that it waited for was cancelled
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             return self._fail(case)
 
     def _settle(self, case: _Case, said: object) -> Answer:

@@ -73,8 +73,9 @@ class Background:
             if self._closed:
                 raise PublishError("the publisher is closed")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="fastcast-publisher", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="fastcast-publisher", daemon=True)
+                thread.start()  # if it can't, the next one tries again
+                self._thread = thread
             if not self._waiting or not self._waiting[-1].takes(message):
                 self._waiting.append(Batch())
             self._waiting[-1].add(message)

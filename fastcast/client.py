@@ -74,25 +74,26 @@ class Clients:
         self._running = False
 
     def send(self, client: int, data: Data) -> int:
-        if self._hub is None:
+        hub = self._hub  # once, here and below: the loop's thread may stop the server meanwhile
+        if hub is None:
             raise not_running()
         try:
-            self._hub.send(client, data)
+            hub.send(client, data)
         except OSError as error:
             raise explain(error) from None
         return 1
 
     def subscribe(self, client: int, channel: str) -> None:
         check_subscription(channel)
-        if self._hub is not None:
+        if (hub := self._hub) is not None:
             if self._want is not None:
                 self._want(channel)
-            self._hub.subscribe(client, channel)
+            hub.subscribe(client, channel)
 
     def unsubscribe(self, client: int, channel: str) -> None:
         check_subscription(channel)
-        if self._hub is not None:
-            self._hub.unsubscribe(client, channel)
+        if (hub := self._hub) is not None:
+            hub.unsubscribe(client, channel)
 
     def close(self, client: int, code: int, reason: str) -> None:
         # RFC 6455, section 7.4, and what IANA has registered since: 1005, 1006 and 1015 aren't sent.
@@ -100,8 +101,8 @@ class Clients:
             raise ValueError(f"{code} is no code to close with")
         if len(reason.encode()) > MOST_REASON:
             raise ValueError(f"the reason is longer than {MOST_REASON} bytes")
-        if self._hub is not None:
-            self._hub.close(client, code, reason)
+        if (hub := self._hub) is not None:
+            hub.close(client, code, reason)
 
     def state(self, client: int) -> Any:
         return (self._states or {}).get(client)

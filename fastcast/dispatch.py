@@ -145,7 +145,7 @@ class Dispatcher:
             # The end of the loop, as the handler wants it; but not in the midst of our accounts.
             asyncio.get_running_loop().call_soon(_raise, error)
             return False
-        except (Exception, asyncio.CancelledError) as error:  # that of something that the handler looked at
+        except BaseException as error:  # also what frameworks raise beside the usual kinds
             self._complain(client, error)
             return False
         if result is None or not inspect.isawaitable(result):
@@ -155,10 +155,10 @@ class Dispatcher:
 
     def _advance(self, client: int, ended: asyncio.Future[Any]) -> None:
         """Go on in a client's line, up to the next coroutine."""
-        if not ended.cancelled() and (error := ended.exception()):
-            self._complain(client, error)
         line = self._lines.pop(client)
         self._count(-1, -line.popleft().size)
+        if not ended.cancelled() and (error := ended.exception()):
+            self._complain(client, error)
         while line:
             if self._begin(client, line[0].handler, line[0].arguments):
                 self._lines[client] = line
@@ -173,7 +173,10 @@ class Dispatcher:
     def _complain(self, client: int, error: BaseException) -> None:
         expected = self.stopping and isinstance(error, FastcastError)
         level = logging.DEBUG if expected else logging.ERROR
-        _log.log(level, "a handler failed for client %d", client, exc_info=error)
+        try:
+            _log.log(level, "a handler failed for client %d", client, exc_info=error)
+        except Exception as failure:  # of the program's logging, which is no reason to hold up its clients
+            asyncio.get_running_loop().call_soon(_raise, failure)
 
 
 def _raise(error: BaseException) -> None:

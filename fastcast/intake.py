@@ -73,6 +73,7 @@ class Intake:
         }
         self._stopping = False
         self._scheduled = False
+        self._events: deque[tuple[Any, ...]] = deque()
         self._loop.add_reader(hub.event_fd, self._on_events)
 
     def stop(self) -> None:
@@ -138,9 +139,9 @@ class Intake:
             self._admissions.run(decision, partial(self._admitted, client))
 
     def _admitted(self, client: int, decided: asyncio.Future[Answer]) -> None:
+        self._go_on()
         if not decided.cancelled():
             self._decided(client, decided.result())
-        self._go_on()
 
     def _decided(self, client: int, answer: Answer) -> None:
         self._prepare(client, answer, answer.since)
@@ -177,10 +178,11 @@ class Intake:
         if not self._dispatcher.has_room:
             return  # a handler that ends goes on here
         over = self._hub.running == 0  # asked first: a shard that has ended adds no more
-        events = self._hub.events()
-        if events:
+        self._events += self._hub.events()
+        if self._events:
             self._go_on()
-            for kind, *what in events:
+            while self._events:  # whatever one raises, the others have the next turn
+                kind, *what = self._events.popleft()
                 self._takers[kind](*what)
         elif over:
             self._end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import resource
@@ -14,6 +15,9 @@ from fastcast.listen import close, listen
 from fastcast.shards import shards_for
 
 _log = logging.getLogger("fastcast")
+
+# Seconds between two looks at whether shards have ended.
+_GLANCE: Final = 0.001
 
 MAX_HEAD: Final = 8192
 """Bytes of a request's head."""
@@ -133,3 +137,10 @@ def _tell_shortcomings(hub: Hub, config: Config) -> None:
 
 def _reason(error: OSError | MemoryError) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else "out of memory"
+
+
+async def end_at_once(hub: Hub) -> None:
+    """End a hub that nobody looks after yet: its port is free again, whoever still refers to it."""
+    hub.stop(0)
+    while hub.running:
+        await asyncio.sleep(_GLANCE)

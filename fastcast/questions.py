@@ -27,9 +27,12 @@ class Questions:
         self._tokens = count(1)
         self._flushes: dict[int, _Flush] = {}
         self._inspections: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
+        self._ended = False
 
     async def flush(self) -> None:
         """Wait until all that has been published is written, or queued for clients that lag."""
+        if self._ended:
+            return
         token = next(self._tokens)
         flush = self._flushes[token] = _Flush(self._hub.shards)
         try:
@@ -40,6 +43,8 @@ class Questions:
 
     async def inspect(self, client: int) -> dict[str, Any] | None:
         """What a client's shard can tell of it; None if it has gone."""
+        if self._ended:
+            return None
         token = next(self._tokens)
         future: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._inspections[token] = future
@@ -86,7 +91,8 @@ class Questions:
             future.set_result(client)
 
     def end(self) -> None:
-        """The shards have ended: all is written, and every client gone."""
+        """The shards have ended: all is written, every client gone, and nobody would reply."""
+        self._ended = True
         for flush in self._flushes.values():
             if not flush.done.done():
                 flush.done.set_result(None)

@@ -10,11 +10,10 @@ import asyncio
 import atexit
 import dataclasses
 import logging
-import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import resources
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
@@ -29,8 +28,9 @@ from fastcast.config import OPTIONS, Config
 from fastcast.errors import BusError, ConfigError, FastcastError, StartError
 from fastcast.everywhere import Everywhere, Home
 from fastcast.intake import Intake
-from fastcast.launch import launch, milliseconds
+from fastcast.launch import end_at_once, launch, milliseconds
 from fastcast.presence import Presence
+from fastcast.signals import Signals, signals_kept
 from fastcast.watch import Watch
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ class Server:
         self._admin: Admin | None = None
         self._bus: Bus | None = None
         self._port = 0
+        self._starting: asyncio.Task[None] | None = None
         self._stopping = False
+        self._stops: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._thread: threading.Thread | None = None
 
@@ -108,7 +110,7 @@ class Server:
 
     @config.setter
     def config(self, config: Config) -> None:
-        if self._hub is not None:
+        if self._has_begun:
             raise FastcastError("options must be set before the server starts")
         self._config = config
 
@@ -170,7 +172,7 @@ class Server:
         return self._set("on_presence", handler)
 
     def _set(self, name: str, handler: _HandlerT) -> _HandlerT:
-        if self._hub is not None:
+        if self._has_begun:
             raise FastcastError(f"{name} must be set before the server starts")
         if name in self._handlers:
             raise FastcastError(f"{name} is set already")
@@ -182,10 +184,27 @@ class Server:
     async def start(self) -> None:
         """Listen. Raises StartError when the address can't be had, or the system refuses what is needed.
 
-        Raises ConfigError if options and handlers don't fit together.
+        Raises ConfigError if options and handlers don't fit together, and FastcastError when ``stop`` is
+        called meanwhile.
         """
-        if self._hub is not None:
+        if self._has_begun:
             raise FastcastError("a server starts only once")
+        # A task of its own, so that it can be stopped without its caller being cancelled.
+        self._starting = starting = asyncio.create_task(self._start())
+        try:
+            await starting
+        except asyncio.CancelledError:
+            if (caller := asyncio.current_task()) is not None and caller.cancelling():
+                raise
+            raise FastcastError("the server was stopped before it had started") from None
+        finally:
+            self._starting = None
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._hub is not None or self._starting is not None
+
+    async def _start(self) -> None:
         config = self._config
         if not config.presence and not self._handlers.keys().isdisjoint(("on_join", "on_leave")):
             raise ConfigError("on_join and on_leave need presence=True")
@@ -201,8 +220,9 @@ class Server:
         if config.bus:
             bus, relay = await self._connect_bus()
             handlers = {**relay, **handlers}
+        hub: Hub | None = None
         try:
-            hub, self._port = launch(
+            hub, port = launch(
                 config,
                 admission,
                 handled="on_message" in handlers,
@@ -212,9 +232,12 @@ class Server:
             if bus is not None:
                 await bus.begin(hub, Home(self, self._handlers))
         except BaseException:
+            if hub is not None:
+                await end_at_once(hub)
             if bus is not None:
                 await bus.stop()
             raise
+        self._port = port
         self._hub, self._bus = hub, bus
         self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -238,21 +261,33 @@ class Server:
 
         Who hasn't gone after ``timeout`` seconds (default: ``shutdown_timeout``) is cut off, and coroutines
         of handlers are cancelled then. What clients have sent isn't handled any more; their ends are. May be
-        called again with less time while an earlier call waits.
+        called again with less time while an earlier call waits. It goes on when its caller is cancelled; a
+        handler that awaits it would wait for itself, and so is cancelled when the time is over.
         """
+        if (starting := self._starting) is not None and self._hub is None:
+            starting.cancel()
+            await asyncio.wait({starting})
         if self._hub is None:
             return
-        seconds = self._config.shutdown_timeout if timeout is None else timeout
         self._stopping = True
         self._clients.stop()
         self._intake.stop()
-        if self._bus is not None and seconds > 0:
-            with suppress(FastcastError, TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._bus.flush()
-        self._hub.stop(milliseconds(seconds))
+        stop = asyncio.create_task(self._stop(self._hub, timeout))
+        self._stops.add(stop)
+        stop.add_done_callback(self._stops.discard)
+        await asyncio.shield(stop)
+
+    async def _stop(self, hub: Hub, timeout: float | None) -> None:
+        until = self._loop.time() + (self._config.shutdown_timeout if timeout is None else timeout)
         try:
-            async with asyncio.timeout(seconds):
+            if self._bus is not None and until > self._loop.time():
+                with suppress(FastcastError, TimeoutError):
+                    async with asyncio.timeout_at(until):
+                        await self._bus.flush()
+        finally:
+            hub.stop(milliseconds(max(until - self._loop.time(), 0)))
+        try:
+            async with asyncio.timeout_at(until):
                 await self._over.wait()
         except TimeoutError:
             self._intake.hurry()
@@ -278,35 +313,26 @@ class Server:
         """
         if threading.current_thread() is not threading.main_thread():
             raise FastcastError("run() needs the main thread; elsewhere there is start_in_thread()")
-        with _signals_kept():
+        with signals_kept():
             uvloop.run(self._run(ready))
         return 0
 
     async def _run(self, ready: Callable[[], object] | None) -> None:
-        stops: list[asyncio.Task[None]] = []
-
-        def on_signal(number: signal.Signals) -> None:
-            if stops:
-                _log.info("%s again: ending at once", number.name)
-            else:
-                _log.info("%s: stopping within %g s", number.name, self._config.shutdown_timeout)
-            stops.append(loop.create_task(self.stop(0 if stops else None)))
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
-        try:
-            await self.start()
-            if ready is not None and not self._stopping:
-                ready()
-            await self._over.wait()
-            await asyncio.gather(*stops)
-        except BaseException:
-            await self.stop(0)
-            raise
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        with Signals(self.stop, self._config.shutdown_timeout) as signals:
+            try:
+                try:
+                    await self.start()
+                except FastcastError:
+                    if not signals.have_come:
+                        raise
+                else:
+                    if ready is not None and not self._stopping:
+                        ready()
+                    await self._over.wait()
+                await signals.obeyed()
+            except BaseException:
+                await self.stop(0)
+                raise
 
     def start_in_thread(self) -> Self:
         """Start on a thread with a loop of its own, and return when the server listens.
@@ -370,11 +396,15 @@ class Server:
 
     async def _serve(self, started: Future[None]) -> None:
         await self.start()
-        if started.set_running_or_notify_cancel():
-            started.set_result(None)
-        else:
-            await self.stop(0)
-        await self._over.wait()
+        try:
+            if started.set_running_or_notify_cancel():
+                started.set_result(None)
+            else:
+                await self.stop(0)
+            await self._over.wait()
+        except BaseException:
+            await self.stop(0)  # the loop ends, as a handler wants it: the shards mustn't outlive it
+            raise
 
     # ---- to send and to ask ----
 
@@ -568,26 +598,15 @@ class Server:
         self._ending = self._loop.create_task(self._end())
 
     async def _end(self) -> None:
-        for name, part in (("admin port", self._admin), ("bus", self._bus)):
-            try:
-                if part is not None:
-                    await part.stop()
-            except Exception:
-                _log.exception("the %s did not end as it should", name)
-        self._over.set()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Whatever handled SIGTERM and SIGINT does so again after the block."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # as for one that wasn't set from Python
-                signal.signal(number, handler)
+        try:
+            for name, part in (("admin port", self._admin), ("bus", self._bus)):
+                try:
+                    if part is not None:
+                        await part.stop()
+                except Exception:
+                    _log.exception("the %s did not end as it should", name)
+        finally:
+            self._over.set()
 
 
 def serve(**options: Any) -> Server:

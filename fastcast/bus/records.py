@@ -346,7 +346,7 @@ class Records:
         return wanted
 
     async def _let_go(self, channel: str, record: _Record) -> bool:
-        """Deliver what has come meanwhile. False: something is missing before it, or the log is another one."""
+        """Deliver what has come meanwhile. False: something is missing before it, or the log is another."""
         if record.is_stale:
             return False
         while record.waiting:

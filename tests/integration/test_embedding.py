@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -139,6 +139,25 @@ class TestThread:
             with pytest.raises(fastcast.StartError, match="Address already in use"):
                 second.start_in_thread()
             talk(address_of(first))
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_handler_that_ends_its_thread_ends_the_server(self) -> None:
+        server = fastcast.Server(port=0, shards=1)
+
+        @server.on_message
+        def leave(client: fastcast.Client, message: str | bytes) -> None:
+            sys.exit(3)
+
+        server.start_in_thread()
+        with Client(address_of(server)) as client:
+            client.send(frame(TEXT, b"x"))
+            with suppress(ConnectionResetError):
+                assert [close_code(last) for last in client.frames()] == [1001]
+        server.close()
+        with pytest.raises(fastcast.FastcastError):
+            server.publish("/", "x")
+        with pytest.raises(ConnectionRefusedError):
+            Client(address_of(server))
 
     def test_an_exception_in_its_block_ends_it(self) -> None:
         server = serve()

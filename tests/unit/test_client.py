@@ -84,6 +84,13 @@ class TestActs:
         with pytest.raises(ValueError, match=f"{code} is no code to close with"):
             Client(clients_of(hub), 7).close(code)
 
+    def test_a_server_that_stops_meanwhile_is_no_error(self, hub: FakeHub) -> None:
+        clients = Clients()
+        clients.begin(hub.hub, keep=True, want=lambda channel: clients.stop())
+        Client(clients, 1).subscribe("a")
+        with pytest.raises(FastcastError):
+            Client(clients, 1).send("x")
+
     def test_a_reason_has_at_most_123_bytes(self, hub: FakeHub) -> None:
         client = Client(clients_of(hub), 7)
         client.close(1000, "é" * 61 + "x")

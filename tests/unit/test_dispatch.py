@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -289,6 +290,59 @@ class TestFailures:
         with pytest.raises(SystemExit):
             run(main)
         assert done == ["behind it"]
+
+    def test_exceptions_of_an_unusual_kind_are_no_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Unusual(BaseException):
+            """As frameworks of tests and of tasks have them."""
+
+        async def main() -> None:
+            calls, relief = dispatcher()
+            go = asyncio.Event()
+            done: list[str] = []
+
+            def fail() -> None:
+                raise Unusual
+
+            calls.call(1, fail)
+            calls.call(2, go.wait)
+            calls.call(2, fail)
+            calls.call(2, done.append, "behind it")
+            go.set()
+            await relief.until(lambda: calls.idle)
+            assert done == ["behind it"]
+
+        run(main)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+
+    def test_a_log_that_fails_holds_nobody_up(self) -> None:
+        class Full(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                raise OSError(errno.ENOSPC, "no space")
+
+        async def main() -> None:
+            told: list[BaseException] = []
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, context: told.append(context["exception"])
+            )
+            calls, relief = dispatcher()
+            done: list[str] = []
+
+            async def fail() -> None:
+                raise ValueError
+
+            calls.call(1, fail)
+            calls.call(1, done.append, "behind it")
+            await relief.until(lambda: calls.idle)
+            await turns()
+            assert done == ["behind it"]
+            assert [type(error) for error in told] == [OSError]
+
+        full = Full()
+        logging.getLogger("fastcast").addHandler(full)
+        try:
+            run(main)
+        finally:
+            logging.getLogger("fastcast").removeHandler(full)
 
     def test_a_coroutine_that_is_cancelled_from_within_is_over(self) -> None:
         async def main() -> None:

@@ -472,3 +472,24 @@ class TestEnd:
             assert case.clients.state(1) is None
 
         run(main)
+
+
+def test_what_one_event_raises_is_not_the_end_of_the_others() -> None:
+    async def main(case: Case) -> None:
+        told: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: told.append(context["exception"])
+        )
+        gone: list[int] = []
+        case.handlers["on_disconnect"] = lambda client, code, reason: gone.append(client.id)
+        intake = case.begin()
+
+        def fail(*what: object) -> None:
+            raise MemoryError
+
+        intake._takers[SLOW] = fail
+        case.fake.tell((CLOSED, 1, 1000, ""), (SLOW, 2, "close", 1), (CLOSED, 3, 1000, ""))
+        await until(lambda: len(gone) == 2)
+        assert [type(error) for error in told] == [MemoryError]
+
+    run(main)

@@ -621,3 +621,20 @@ class TestCollecting:
         gate.release(8)
         with pytest.raises(PublishError, match=r"^8 messages were collected, but not published: no$"):
             background.close()
+
+
+def test_a_thread_that_cannot_start_takes_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    background = Background(sent.extend, 0.01)
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            background.add(b"1")
+    background.add(b"2")
+    background.flush()
+    background.close()
+    assert sent == [b"2"]

@@ -81,6 +81,10 @@ def test_the_end_of_the_shards_answers_everything() -> None:
         questions.end()
         assert [await flush, await inspection] == [None, None]
         questions.end()
+        assert [await questions.flush(), await questions.inspect(5)] == [
+            None,
+            None,
+        ]  # there's nobody to reply
 
     run(main)
 

@@ -19,40 +19,14 @@ from fastcast.admin import Admin
 from fastcast.client import Client
 from fastcast.config import Config
 from fastcast.server import Server
-from tests.support.fake_hub import FakeHub, fake_hub
+from tests.support.fake_launch import PORT, FakeLaunch, fake_launch
 from tests.support.hosting import await_true
 from tests.support.wire import TIMEOUT
-
-PORT = 4321
-
-
-class FakeLaunch:
-    """In the place of `fastcast.launch.launch`: keeps what is asked for, and has one hub to give."""
-
-    def __init__(self, fake: FakeHub) -> None:
-        self.fake = fake
-        self.wants: dict[str, Any] = {}
-        self.config: Config | None = None
-        self.error: Exception | None = None
-
-    def __call__(self, config: Config, responses: Any, **wants: Any) -> tuple[Any, int]:
-        if self.error is not None:
-            raise self.error
-        self.config, self.wants = config, wants
-        return self.fake.hub, PORT
 
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLaunch]:
-    with fake_hub() as fake:
-        launch = FakeLaunch(fake)
-        monkeypatch.setattr("fastcast.server.launch", launch)
-
-        def stop(timeout: int) -> None:
-            fake.stopped_within.append(timeout)
-            fake.end()  # as a hub without clients does
-
-        monkeypatch.setattr(fake, "stop", stop)
+    with fake_launch(monkeypatch) as launch:
         yield launch
 
 
