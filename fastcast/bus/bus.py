@@ -295,7 +295,11 @@ class Bus:
             channel = channel_of(self._log_prefix, subject)
             if channel is not None and channel in self._records:
                 self._records.receive(channel, payload, place)
-            elif channel is not None and self._keeps(channel):  # somebody's pattern takes it in
+            elif (
+                channel is not None  # somebody's pattern takes it in
+                and self._keeps(channel)
+                and not self._records.has_had(channel, place.offset)
+            ):
                 self._distribute(channel, subject, payload, source)
 
     def _distribute(self, channel: str | None, subject: str, payload: bytes, source: str) -> None:

@@ -124,6 +124,8 @@ class Records:
         # The newest offset of any channel; and how often the connection was lost.
         self._seen = 0
         self._cuts = 0
+        # What was published last to channels that were closed in this second, and in the one before.
+        self._closed: tuple[dict[str, int], dict[str, int]] = {}, {}
         self._is_failing = False
         self._next_tell = asyncio.get_running_loop().call_later(QUIET, self._tell)
         log.anew = self._open_all
@@ -145,6 +147,7 @@ class Records:
     def _open_all(self) -> None:
         """The log is another one."""
         self._seen = 0
+        self._closed = {}, {}
         for channel, record in self._records.items():
             record.is_stale = True
             self._open_for_more(channel, record)
@@ -187,7 +190,13 @@ class Records:
         for place, payload in record.waiting:
             if place.offset > record.published:  # patterns are to hear it, too
                 self._incoming.deliver(channel, payload)
+                record.published = place.offset
+        self._closed[0][channel] = record.published
         self._incoming.then(lambda: self._hub.release_history(channel))
+
+    def has_had(self, channel: str, offset: int) -> bool:
+        """Whether a message of which a copy comes now was heard by patterns while the channel was open."""
+        return any(offset <= closed.get(channel, 0) for closed in self._closed)
 
     async def stop(self) -> None:
         """End what is being read, and tell no more."""
@@ -239,6 +248,7 @@ class Records:
 
     def _tell(self) -> None:
         """Say where channels have ended that were published to here and are quiet since."""
+        self._closed = {}, self._closed[0]
         if tails := self._source.tails():
             self._say(json.dumps(tails, separators=(",", ":")).encode())
         self._next_tell = asyncio.get_running_loop().call_later(QUIET, self._tell)

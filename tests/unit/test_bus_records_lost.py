@@ -301,3 +301,24 @@ def test_what_waits_in_a_history_that_is_given_up_reaches_patterns(run: Run) -> 
         assert case.core.heard == ["1", "3"]
 
     run(main())
+
+
+def test_copies_of_what_a_history_had_when_it_was_given_up_are_known(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcast.bus.records.QUIET", 0.02)
+
+    async def main() -> None:
+        case = Case()
+        await case.records.open("a")
+        case.publish(1)
+        case.publish(2)
+        case.records.close("a")
+        assert [case.records.has_had("a", offset) for offset in (1, 2, 3)] == [True, True, False]
+        assert not case.records.has_had("b", 1)
+        async with asyncio.timeout(5):
+            while case.records.has_had("a", 2):  # copies come soon, or not at all
+                await asyncio.sleep(0.01)
+        await case.records.stop()
+
+    run(main())
