@@ -195,6 +195,8 @@ class Server:
             await starting
         except asyncio.CancelledError:
             if (caller := asyncio.current_task()) is not None and caller.cancelling():
+                if self._hub is not None:  # at the last moment: nobody would know that it runs
+                    await self.stop(0)
                 raise
             raise FastcastError("the server was stopped before it had started") from None
         finally:

@@ -103,6 +103,9 @@ class Bus:
             await self._engine.connect(self._received, self._lost)
         except Unreachable as error:
             raise StartError(f"cannot reach the bus: {error}") from error
+        except BaseException:
+            await self._engine.close()
+            raise
         _log.info("the bus is at %s", self._engine.name)
 
     async def begin(self, hub: Hub, home: Home) -> None:

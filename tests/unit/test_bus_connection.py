@@ -32,6 +32,9 @@ class FakeEngine:
         self.most_bytes = 1000
         self.subscribed: set[str] = set()
         self.connects = 0
+        self.closes = 0
+        self.may_connect = asyncio.Event()
+        self.may_connect.set()
         self.is_down = False
         self.meanwhile: Callable[[], None] | None = None
         """What happens while the next subscriptions are on their way."""
@@ -46,6 +49,7 @@ class FakeEngine:
 
     async def connect(self, received: Received, lost: Callable[[str], None]) -> None:
         self.connects += 1
+        await self.may_connect.wait()
         if self.is_down:
             raise Unreachable("it is down")
         self.received, self.lost = received, lost
@@ -78,7 +82,7 @@ class FakeEngine:
         self.subscribed -= set(subjects)
 
     async def close(self) -> None:
-        pass
+        self.closes += 1
 
 
 class FakeHub:
@@ -311,6 +315,20 @@ def test_nothing_goes_on_after_a_failed_beginning(run: Run) -> None:
             await case.begin()
         assert case.bus._interest._next_look.cancelled()
         await case.end()
+
+    run(main())
+
+
+def test_a_connection_that_nobody_wants_any_more_is_closed(run: Run) -> None:
+    async def main() -> None:
+        case = Case()
+        case.engine.may_connect.clear()
+        starting = asyncio.create_task(case.bus.start())
+        await case.until(lambda: case.engine.connects)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert case.engine.closes == 1
 
     run(main())
 

@@ -116,6 +116,23 @@ class TestStart:
 
         run(main)
 
+    def test_who_gives_up_at_the_last_moment_has_no_server_either(
+        self, launched: FakeLaunch, bus: FakeBus
+    ) -> None:
+        async def main() -> None:
+            bus.may_start.clear()
+            server = on_bus()
+            starting = asyncio.create_task(server.start())
+            await until(lambda: bus.is_starting)
+            bus.may_start.set()
+            await until(lambda: server._hub is not None)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            assert launched.fake.running == 0
+
+        run(main)
+
     def test_it_starts_only_once_even_at_the_same_time(self, launched: FakeLaunch, bus: FakeBus) -> None:
         async def main() -> None:
             bus.may_start.clear()
