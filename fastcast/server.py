@@ -220,7 +220,9 @@ class Server:
         wants_ends = bool(self._handlers) or config.presence
         handlers, bus = self._handlers, None
         if config.bus:
-            bus, relay = await self._connect_bus()
+            from fastcast.bus import connect_bus  # with its libraries, which are extras
+
+            bus, relay = await connect_bus(config, self.publish, self.broadcast)
             handlers = {**relay, **handlers}
         hub: Hub | None = None
         try:
@@ -553,16 +555,6 @@ class Server:
 
     def _count_address(self, address: str) -> int:
         return 0 if self._hub is None else self._hub.address_count(address)
-
-    async def _connect_bus(self) -> tuple[Bus, dict[str, Callable[..., Any]]]:
-        """The bus; and a handler that does over it what the core does where there is none."""
-        from fastcast.bus import Relay, open_bus
-
-        bus = open_bus(self._config)
-        await bus.start()
-        if self._config.relay == "off":
-            return bus, {}
-        return bus, {"on_message": Relay(self.publish, self.broadcast, to_all=self._config.relay == "all")}
 
     def _make_admin(self) -> Admin | None:
         if self._config.admin_port is None:

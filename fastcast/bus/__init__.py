@@ -1,11 +1,12 @@
 """Servers on several machines, as one: a broker carries what is published between them.
 
-``open_bus`` is what the server uses; the libraries for NATS and Redis are loaded when they're needed.
+``connect_bus`` is what the server uses; the libraries for NATS and Redis are loaded when they're needed.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from fastcast.bus.bus import Bus
 from fastcast.bus.coverage import cover, covers
@@ -17,9 +18,23 @@ from fastcast.errors import StartError
 if TYPE_CHECKING:
     from fastcast.config import Config
 
-__all__ = ["Bus", "Relay", "open_bus"]
+__all__ = ["Bus", "connect_bus"]
 
 _NATS: Final = ("nats", "tls", "ws", "wss")
+
+
+async def connect_bus(
+    config: Config, publish: Callable[..., int], broadcast: Callable[..., int]
+) -> tuple[Bus, dict[str, Callable[..., Any]]]:
+    """The bus, connected; and a handler that does over it what the core does where there is none: relaying.
+
+    Raises StartError, also when the library for it is missing, or a file can't be used.
+    """
+    bus = open_bus(config)
+    await bus.start()
+    if config.relay == "off":
+        return bus, {}
+    return bus, {"on_message": Relay(publish, broadcast, to_all=config.relay == "all")}
 
 
 def open_bus(config: Config) -> Bus:
