@@ -39,7 +39,7 @@ def settled(running: fastcast.Server) -> dict[str, Any]:
     """The server's stats, once nothing is under way but what waits for clients that lag."""
     queued = on_loop(running, running.flush())
     stats = running.stats()
-    assert stats["queued"] == queued
+    assert stats["queued"] <= queued  # the system may take some more of it at any time
     check(stats)
     return stats
 
