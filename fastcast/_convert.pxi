@@ -25,6 +25,14 @@ cdef inline fc_span text_span(str text) except *:
     return span
 
 
+cdef inline fc_span key_span(str key) except *:
+    """Empty for None."""
+    cdef fc_span span
+    span.bytes = NULL
+    span.length = 0
+    return span if key is None else text_span(key)
+
+
 cdef inline bytes bytes_of(fc_span span):
     return PyBytes_FromStringAndSize(<const char *>span.bytes, <Py_ssize_t>span.length)
 

@@ -309,14 +309,10 @@ cdef class Hub:
         """
         cdef _Payload payload = _Payload(data)
         cdef fc_span name = text_span(channel)
-        cdef fc_span its_key
+        cdef fc_span its_key = key_span(key)
         cdef uint64_t reached = 0
         cdef int result
 
-        its_key.bytes = NULL
-        its_key.length = 0
-        if key is not None:
-            its_key = text_span(key)
         with nogil:
             result = fc_hub_publish(self.hub, name, payload.text, payload.span, its_key, &reached)
         check(result)
@@ -365,14 +361,10 @@ cdef class Hub:
         cdef fc_recording recording = <fc_recording><int>RECORDINGS.index(to)
         cdef _Payload payload = _Payload(data)
         cdef fc_span name = text_span(channel)
-        cdef fc_span its_key
+        cdef fc_span its_key = key_span(key)
         cdef uint64_t reached = 0
         cdef int result
 
-        its_key.bytes = NULL
-        its_key.length = 0
-        if key is not None:
-            its_key = text_span(key)
         with nogil:
             result = fc_hub_record(self.hub, name, payload.text, payload.span, its_key, offset, recording, &reached)
         if result == -_errno.EALREADY:

@@ -75,15 +75,13 @@ void fc_hub_release_history(struct fc_hub *hub, struct fc_span name)
     fc_channel_unref(&exchange->channels, record);
 }
 
-/* The record among them is put last; they're as many as before. -EINVAL if there's none that is led, or -EALREADY. */
-static int find_record(struct fc_audience *audience, uint64_t offset, enum fc_recording recording)
+/* -EINVAL if none among them is a record that is led; -EALREADY if that has the offset. */
+static int check_record(const struct fc_audience *audience, uint64_t offset, enum fc_recording recording)
 {
     for (unsigned i = 0; i < audience->count; i++) {
         struct fc_channel *record = audience->channels[i];
         if (!record->history)
             continue;
-        audience->channels[i] = audience->channels[audience->count - 1];
-        audience->channels[audience->count - 1] = record;
         pthread_mutex_lock(&record->lock);
         bool is_led = record->history->led;
         bool is_old = offset <= record->history->last && recording != FC_RECORD_OTHERS;
@@ -91,6 +89,23 @@ static int find_record(struct fc_audience *audience, uint64_t offset, enum fc_re
         return !is_led ? -EINVAL : is_old ? -EALREADY : 0;
     }
     return -EINVAL;
+}
+
+/* What is to be recorded, and for whom; nothing on an error. */
+static int prepare(struct fc_hub *hub, struct fc_span name, bool text, struct fc_span payload, struct fc_span key,
+                   uint64_t offset, enum fc_recording recording, struct fc_audience *audience,
+                   struct fc_message **message)
+{
+    int error = fc_door_address(hub, name, payload, audience);
+
+    if (error)
+        return error;
+    error = check_record(audience, offset, recording);
+    if (!error && !(*message = fc_door_message(hub, name, text, payload, key)))
+        error = -ENOMEM;
+    if (error)
+        fc_channels_release(&hub->exchange.channels, audience);
+    return error;
 }
 
 /* No memory even to begin: a gap, rather than a history that goes on as if there had been nothing. */
@@ -111,28 +126,16 @@ int fc_hub_record(struct fc_hub *hub, struct fc_span name, bool text, struct fc_
     struct fc_message *message;
 
     *reached = 0;
-    int error = fc_door_address(hub, name, payload, &audience);
-    if (error) {
-        if (error == -ENOMEM && recording != FC_RECORD_OTHERS)
-            lose(exchange, name, offset);
+    int error = prepare(hub, name, text, payload, key, offset, recording, &audience, &message);
+    if (error == -ENOMEM && recording != FC_RECORD_OTHERS)
+        lose(exchange, name, offset);
+    if (error)
         return error;
-    }
-    error = find_record(&audience, offset, recording);
-    if (!error) {
-        message = fc_door_message(hub, name, text, payload, key);
-        if (!message) {
-            error = -ENOMEM;
-            if (recording != FC_RECORD_OTHERS)
-                lose(exchange, name, offset);
-        } else {
-            uint64_t lost = recording == FC_RECORD_OTHERS
-                ? fc_publish_others(exchange, audience.channels, audience.count, message, reached)
-                : fc_publish_record(exchange, audience.channels, audience.count, message, offset, reached);
-            error = lost > 0 ? -ENOMEM : 0;
-        }
-    }
+    uint64_t lost = recording == FC_RECORD_OTHERS
+                        ? fc_publish_others(exchange, audience.channels, audience.count, message, reached)
+                        : fc_publish_record(exchange, audience.channels, audience.count, message, offset, reached);
     fc_channels_release(&exchange->channels, &audience);
-    return error;
+    return lost > 0 ? -ENOMEM : 0;
 }
 
 int fc_hub_skip_history(struct fc_hub *hub, struct fc_span name, uint64_t offset)

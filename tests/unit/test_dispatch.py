@@ -5,24 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from fastcast.dispatch import MOST_WAITING, Dispatcher, Pool
 from fastcast.errors import FastcastError
-from tests.support.wire import TIMEOUT
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine; a task that it leaves behind is an error."""
-
-    async def whole() -> None:
-        await asyncio.wait_for(main(), TIMEOUT)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(whole())
+from tests.support.coroutines import run_alone as run
 
 
 async def turns(number: int = 10) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from fastcast.admin import Admin
 from fastcast.client import Client
 from fastcast.config import Config
 from fastcast.server import Server
+from tests.support.coroutines import run_alone as run
 from tests.support.fake_launch import PORT, FakeLaunch, fake_launch
 from tests.support.hosting import await_true
 from tests.support.wire import TIMEOUT
@@ -28,16 +29,6 @@ from tests.support.wire import TIMEOUT
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLaunch]:
     with fake_launch(monkeypatch) as launch:
         yield launch
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine; a task that it leaves behind is an error."""
-
-    async def whole() -> None:
-        await asyncio.wait_for(main(), TIMEOUT)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(whole())
 
 
 class TestOptions:

@@ -6,16 +6,16 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
 
 import fastcast
 from fastcast.server import Server
+from tests.support.coroutines import run_alone as run
 from tests.support.fake_launch import FakeLaunch, fake_launch
 from tests.support.hosting import await_true
-from tests.support.wire import TIMEOUT
 
 
 class FakeBus:
@@ -66,16 +66,6 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     bus = FakeBus()
     monkeypatch.setattr("fastcast.bus.open_bus", lambda config: bus)
     return bus
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine; a task that it leaves behind is an error."""
-
-    async def whole() -> None:
-        await asyncio.wait_for(main(), TIMEOUT)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(whole())
 
 
 async def until(condition: Callable[[], object]) -> None:
